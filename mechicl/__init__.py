@@ -1,0 +1,1 @@
+"""mechicl: by what mechanism does a transformer learn from its context?"""

@@ -1,0 +1,1 @@
+"""Tasks: prompts with named roles, and the corpora they are made of."""
