@@ -1,1 +1,9 @@
-"""The only code that touches hook points."""
+"""First floor: the only code that touches hook points.
+
+`wrap` gives one face over both kinds of TransformerLens model, `capture` reduces activations to a prompt's roles while
+the forward pass runs, `score` gives log-probabilities of continuations.
+"""
+
+from mechicl.hooks.wrapper import WrappedModel, wrap
+
+__all__ = ["WrappedModel", "wrap"]
