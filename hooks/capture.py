@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import einsum
@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.tasks.prompts import Prompt
 
-Reduction = Literal["mean", "max", "sum", "last", "full"]
 _REDUCTIONS = ("mean", "max", "sum", "last", "full")
 
 
@@ -66,9 +65,9 @@ def capture(
     streams: Sequence[str] = ("resid_post",),
     patterns: bool = True,
     layers: Sequence[int] | None = None,
-    reduce: Reduction = "mean",
-    query_reduce: Reduction = "mean",
-    key_reduce: Reduction = "sum",
+    reduce: str = "mean",
+    query_reduce: str = "mean",
+    key_reduce: str = "sum",
     memory_budget: int = 1 << 30,
     progress: bool = False,
 ) -> Capture:
@@ -116,9 +115,9 @@ class _Keeper:
         batch: Sequence[Prompt],
         roles: Sequence[str],
         full_width: int,
-        reduce: Reduction,
-        query_reduce: Reduction,
-        key_reduce: Reduction,
+        reduce: str,
+        query_reduce: str,
+        key_reduce: str,
     ) -> None:
         self.batch, self.full_width = batch, full_width
         self.width = max(len(prompt.tokens) for prompt in batch)
@@ -159,7 +158,7 @@ def _float(activation: Tensor) -> Tensor:
 
 
 def _reducer(
-    how: Reduction, spans: list[list[tuple[int, int]]], lengths: list[int], width: int, full_width: int
+    how: str, spans: list[list[tuple[int, int]]], lengths: list[int], width: int, full_width: int
 ) -> Callable[[Tensor], Tensor]:
     """A function from [batch pos ...] to [batch role ...] (or [batch full_width ...] for "full")."""
     if how == "full":

@@ -28,7 +28,8 @@ NODES_PER_ROW = 192
 def by_trees(wrapped: WrappedModel, continuations: Sequence[Continuation], budget: int, sink: Sink) -> None:
     """Score with every shared prefix computed once a row."""
     longest = max(len(c.tokens) for c in continuations)
-    nodes = max(longest, min(NODES_PER_ROW, _nodes_within(wrapped, budget)))
+    # Some models refuse rows wider than their context window, whatever the positions are.
+    nodes = max(longest, min(NODES_PER_ROW, wrapped.n_ctx, _nodes_within(wrapped, budget)))
     collect = _Collector(continuations, sink)
     for rows in _batches(pack(continuations, nodes), max(1, budget // wrapped.bytes_of_row(nodes))):
         width = max(len(row.tokens) for row in rows)

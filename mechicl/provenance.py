@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -71,10 +72,12 @@ class Provenance(Record):
 
 def library_versions() -> dict[str, str]:
     """The versions of Python and of the libraries that numbers depend on; one that is not installed is left out."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {"python": platform.python_version()} | {name: v for name in PACKAGES if (v := _version(name)) is not None}
+
+
+@cache  # reading a package's metadata takes milliseconds, and analyses run in loops
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -23,7 +23,7 @@ _CELLS = 2_000_000  # indices drawn at once: bounds the memory to a few times 16
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its bootstrap interval, in the unit of the statistic; `se` is the standard deviation of the draws.
+    """An estimate with its bootstrap interval, in the unit of the statistic; `se` is the draws' standard deviation.
 
     `n_undefined` of the `n_boot` resamples had no defined statistic (all x equal, say); the interval is conditional on
     the others. `method` is the one that was used: "percentile" also where BCa was asked for and is undefined.
@@ -56,7 +56,8 @@ def cluster_bootstrap(
     of the draws. Coverage is nominal for many clusters and falls short for few: see `slope_interval` for numbers.
     Equal seeds and cluster numbers give equal resamples, so two statistics can be compared draw by draw.
     Warns (RuntimeWarning) where over 1% of the resamples are undefined, and where BCa is undefined and percentiles are
-    given instead. Raises ValueError for fewer than 2 clusters, or a statistic undefined on the sample or on half the draws.
+    given instead. Raises ValueError for fewer than 2 clusters, and for a statistic that is undefined on the sample or
+    on half the draws.
     """
     check_level(level)
     if n_clusters < 2:
@@ -108,8 +109,8 @@ def cluster_mean_interval(
     """The mean over items that repeat within clusters: sum of all values / number of items, in the unit of the values.
 
     Clusters are resampled, and a resample's mean weights each cluster by its number of items, as the estimate does.
-    With one item a cluster it is the ordinary bootstrap of a mean. Coverage of 95% BCa for normal clusters of unequal
-    size: about .91 at 10 clusters, .93 at 22, .945 at 100 (simulated).
+    With one item a cluster it is the ordinary bootstrap of a mean. Coverage of 95% BCa for normal clusters of 1 to 7
+    items (4,000 simulations): .81 at 5 clusters, .87 at 10, .91 at 22, .94 at 60; few clusters make it too narrow.
     Raises ValueError for non-finite values, lengths that differ, and fewer than 2 clusters.
     """
     if len(values) != len(clusters):

@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator
 from scipy import stats
 
 from mechicl.labels import place_labels
+from mechicl.wording import MINUS, with_interval
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 INK, GREY, PALE = "#222222", "#767676", "#D9D9D9"
@@ -30,7 +31,6 @@ MARKS: tuple[tuple[str, str, bool, Any], ...] = (
     (ORANGE, "v", True, (0, (5, 1))),
     (SKY, "P", False, (0, (3, 1, 1, 1))),
 )
-MINUS = "\N{MINUS SIGN}"
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.labelsize": 9.5,
@@ -58,10 +58,13 @@ def plot_ife_scatter(result: Any, *, scale: str = "probability", ax: Axes | None
     """
     _check_scale(scale, OUTCOME)
     first, _ = result.forms
-    verbs = result.verbs
     x_name, letter = ("bias", "y") if scale == "probability" else ("bias_logit", "L")
     columns = [f"{letter}_{form}" for form in result.forms]
-    _require(verbs, ["verb", x_name, *columns], "verbs")
+    _require(result.verbs, ["verb", x_name, *columns], "verbs")
+    # A share of exactly 0 or 1 has no log-odds, and so no place in the picture.
+    verbs = result.verbs[np.isfinite(result.verbs[[x_name, *columns]]).all(axis=1)]
+    if verbs.empty:
+        raise ValueError(f"Got no verb with finite {x_name}, {columns[0]} and {columns[1]}; expected at least one.")
     x = verbs[x_name].to_numpy(float)
     ys = [verbs[c].to_numpy(float) for c in columns]
     with mpl.rc_context(STYLE):
@@ -106,7 +109,7 @@ def plot_verb_effects(result: Any, *, contrast: str | None = None, scale: str = 
         ax.axvline(0, color=INK, linewidth=1, label="no effect", zorder=1)
         if np.isfinite([overall["low"], overall["high"]]).all():
             ax.axvspan(overall["low"], overall["high"], color=PALE, alpha=0.6, linewidth=0, zorder=0)
-        numbers = _interval_text(
+        numbers = with_interval(
             overall["estimate"], overall["low"], overall["high"], digits=2 if scale == "nats" else 3
         )
         ax.axvline(
@@ -193,7 +196,9 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The least-squares line of y on x, from the smallest to the largest x."""
+    """The least-squares line of y on x, from the smallest to the largest x; empty where x has no two values."""
+    if len(np.unique(x)) < 2:
+        return np.empty(0), np.empty(0)
     slope, intercept = np.polyfit(x, y, 1)
     ends = np.linspace(x.min(), x.max(), 50)
     return ends, intercept + slope * ends
@@ -233,12 +238,7 @@ def _slope_text(result: Any, form: str, scale: str) -> str:
     low, high = row.get("low", np.nan), row.get("high", np.nan)
     if not np.isfinite([low, high]).all():
         low, high = row.get("ols_low", np.nan), row.get("ols_high", np.nan)
-    return f"{name}: slope {_interval_text(row['estimate'], low, high)}"
-
-
-def _interval_text(estimate: float, low: float, high: float, digits: int = 3) -> str:
-    interval = f" [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite([low, high]).all() else ""
-    return f"{estimate:.{digits}f}{interval}".replace("-", MINUS)
+    return f"{name}: slope {with_interval(row['estimate'], low, high)}"
 
 
 def _legend_on_top(ax: Axes, *, bounds: tuple[float, float] | None) -> Any:

@@ -1,1 +1,34 @@
 """Tasks: prompts with named roles, and the corpora they are made of."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechicl.tasks.corpus import PrimingCorpus, load_corpus
+    from mechicl.tasks.datives import dative_corpus
+    from mechicl.tasks.primelm import read_primelm
+    from mechicl.tasks.prompts import Prompt, RoleText, tokenize
+
+# imported when first asked for: most of them bring pandas along
+_HOME = {
+    "Prompt": "prompts",
+    "RoleText": "prompts",
+    "tokenize": "prompts",
+    "PrimingCorpus": "corpus",
+    "load_corpus": "corpus",
+    "dative_corpus": "datives",
+    "read_primelm": "primelm",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

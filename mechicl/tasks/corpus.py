@@ -229,9 +229,11 @@ def load_corpus(folder: str | Path) -> PrimingCorpus:
     def read(key: str, dtypes: Any) -> pd.DataFrame:
         path = folder / f"{key}.csv"
         # only an empty field is missing: "None" or "NA" are words
-        return pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=[""], float_precision="round_trip")
+        return pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values=[""])
 
     spans = read("spans", {"sentence": str, "form": str, "role": str})
-    pairs = read("pairs", {c: d if d in ("bool", "int64", "float64") else str for c, d in head["dtypes"].items()})
+    # floats go through Python's own parser, which is exact
+    pairs = read("pairs", {c: d if d in ("bool", "int64") else str for c, d in head["dtypes"].items()})
+    pairs = pairs.astype({c: d for c, d in head["dtypes"].items() if d == "float64"})
     first, second = head["forms"]
     return PrimingCorpus(head["name"], (first, second), read("sentences", str), spans, pairs, head["seed"])

@@ -56,7 +56,7 @@ VERBS: dict[str, DativeVerb] = {
 THEMES: dict[str, tuple[str, ...]] = {
     group: tuple(words.split())
     for group, words in {
-        "fruit": "apple banana orange carrot potato tomato lemon peach egg nut",
+        "fruit": "apple banana orange carrot potato tomato lemon peach egg pear",
         "dish": "sandwich steak pie cake salad pizza meal snack cookie dessert",
         "drink": "drink beer coffee soda cocktail tea",
         "document": "letter card file note report book magazine map photo ticket document message",
@@ -73,15 +73,14 @@ THEMES: dict[str, tuple[str, ...]] = {
     }.items()
 }
 
-PEOPLE: tuple[str, ...] = tuple(
-    """
+_PEOPLE = """
     doctor nurse teacher student lawyer judge farmer soldier king queen prince princess actor artist author writer poet
     singer dancer driver pilot sailor captain chef witness baker guard officer engineer scientist professor manager boss
     secretary clerk scholar priest monk coach player runner boy girl man woman child father mother brother sister uncle
     aunt cousin husband wife friend guest visitor stranger tourist client customer patient hunter servant painter editor
     reporter journalist mayor president minister senator knight detective musician
-    """.split()
-)
+"""
+PEOPLE: tuple[str, ...] = tuple(_PEOPLE.split())
 
 PRONOUNS: tuple[str, ...] = ("me", "you", "us", "him", "them", "her", "it")
 

@@ -1,0 +1,79 @@
+"""From slopes and intervals to words: which primes show an inverse frequency effect, and what speaks against it.
+
+The rule is stated in `mechicl.analyses.inverse_frequency`; here it is applied.
+"""
+
+import pandas as pd
+
+PRIMARY, SECONDARY = "probability", "logit"
+
+
+def form_evidence(
+    estimates: pd.DataFrame, forms: tuple[str, str], level: float, scale: str = PRIMARY
+) -> dict[str, str]:
+    """Form -> "ife" (slope below 0), "reversed" (above 0) or "none"; both need the interval and the corrected p."""
+    return {form: _evidence(_row(estimates, scale, f"slope_{form}"), level) for form in forms}
+
+
+def verdict_in_words(estimates: pd.DataFrame, forms: tuple[str, str], level: float) -> str:
+    """One sentence; what qualifies it follows after semicolons."""
+    evidence = form_evidence(estimates, forms, level)
+    parts = [headline(evidence), _other_scale(estimates, forms, level, evidence)]
+    if affected := [form for form in forms if evidence[form] == "ife"]:
+        parts += [_against_neutral(estimates, affected), _structure_independent(estimates)]
+    return "; ".join(part for part in parts if part)
+
+
+def headline(evidence: dict[str, str]) -> str:
+    """Such as "IFE on DO primes, not on PD primes", "no IFE", "no IFE; reversed on PD primes"."""
+    by_label = {label: [f for f in evidence if evidence[f] == label] for label in ("ife", "none", "reversed")}
+    if not by_label["ife"]:
+        return "no IFE" + (f"; reversed on {_primes(by_label['reversed'])}" if by_label["reversed"] else "")
+    text = f"IFE on {_primes(by_label['ife'])}"
+    if by_label["none"]:
+        text += f", not on {_primes(by_label['none'])}"
+    return text + (f", reversed on {_primes(by_label['reversed'])}" if by_label["reversed"] else "")
+
+
+def _evidence(row: pd.Series, level: float) -> str:
+    if row["p_holm"] >= 1 - level or row["low"] <= 0 <= row["high"]:
+        return "none"
+    return "ife" if row["estimate"] < 0 else "reversed"
+
+
+def _other_scale(estimates: pd.DataFrame, forms: tuple[str, str], level: float, evidence: dict[str, str]) -> str:
+    if SECONDARY not in set(estimates["scale"]):
+        return "the logit scale is undefined here (a share is 0 or 1)"
+    other = form_evidence(estimates, forms, level, SECONDARY)
+    return "" if other == evidence else f"the logit scale disagrees ({headline(other)})"
+
+
+def _against_neutral(estimates: pd.DataFrame, affected: list[str]) -> str:
+    """Which of the effects are gone when they are measured from the same verb's neutral prime."""
+    names = {f"slope_{form}_from_neutral": f"{form} slope" for form in affected} | {
+        "common_shift_from_neutral": "common shift"
+    }
+    if "common_shift_from_neutral" not in set(estimates["estimand"]):
+        return ""
+    lost = []
+    for estimand, words in names.items():
+        row = _row(estimates, PRIMARY, estimand)
+        survives = row["low"] > 0 if estimand.startswith("common") else row["high"] < 0
+        if not survives:
+            lost.append(words)
+    return f"it does not survive the neutral baseline ({', '.join(lost)})" if lost else ""
+
+
+def _structure_independent(estimates: pd.DataFrame) -> str:
+    row = _row(estimates, PRIMARY, "pe_slope")
+    if not row["low"] <= 0 <= row["high"]:
+        return ""
+    return "no sign that the forms' slopes differ (PE-slope), so a verb effect that ignores structure could explain it"
+
+
+def _row(estimates: pd.DataFrame, scale: str, estimand: str) -> pd.Series:
+    return estimates[(estimates["scale"] == scale) & (estimates["estimand"] == estimand)].iloc[0]
+
+
+def _primes(forms: list[str]) -> str:
+    return f"{' and '.join(forms)} primes"
