@@ -7,6 +7,7 @@ it lie the frames as CSV, the pictures as PNG and the results as they were saved
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from mechicl.wording import percent
 
 MARKER = '<meta name="generator" content="mechicl">'
 FOLDERS = ("frames", "pictures", "results")
+BESIDE = (("corpus", "the corpus, for mechicl.tasks.corpus.load_corpus"), ("scores", "finished scores, to be reused"))
 DOTS_PER_INCH = 200
 
 
@@ -59,7 +61,9 @@ def write_report(
         for name, result in (("priming", priming), ("inverse_frequency", ife), ("comparison", comparison)):
             if result is not None:
                 result.save(new / "results" / name)
-        page = _render(priming, ife, comparison, pictures, command)
+        kept = [words for words in BESIDE if (target / words[0]).is_dir()]
+        files = [*_files(pictures, comparison), *kept]
+        page = _render(priming, ife, comparison, pictures, files, command)
         (new / "index.html").write_text(page, encoding="utf-8")
         for name in FOLDERS:
             if (target / name).exists():
@@ -83,9 +87,17 @@ def check_report_folder(folder: str | Path, *, overwrite: bool = False) -> None:
         raise ValueError(f"Got {target}, which already holds a report; choose another folder, or overwrite it.")
 
 
-def _render(priming: Any, ife: Any, comparison: Any, pictures: list[dict[str, Any]], command: str | None) -> str:
+def _render(
+    priming: Any,
+    ife: Any,
+    comparison: Any,
+    pictures: list[dict[str, Any]],
+    files: list[tuple[str, str]],
+    command: str | None,
+) -> str:
     templates = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["tied"] = _tied
     first, second = priming.forms
     scales = [scale for scale in ("probability", "logit") if content.has_scale(ife, scale)]
     tables = [content.effects_table(priming), *(content.estimates_table(ife, scale) for scale in scales)]
@@ -110,8 +122,14 @@ def _render(priming: Any, ife: Any, comparison: Any, pictures: list[dict[str, An
         **method(priming, ife),
         provenance=content.provenance_rows(priming, ife),
         python=_python_lines(ife, comparison),
-        files=_files(pictures, comparison),
+        files=files,
     )
+
+
+def _tied(text: str) -> str:
+    """No line break inside "p = .034" or an interval."""
+    text = re.sub(r"\bp ([=<>]) (?=\.)", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
+    return re.sub(r"\[([^\]]{1,20}), ", "[\\1,\N{NO-BREAK SPACE}", text)
 
 
 def _moment(ife: Any) -> str:
@@ -128,7 +146,8 @@ def _pictures(priming: Any, ife: Any, comparison: Any) -> list[dict[str, Any]]:
     )
     effects = (
         f"Priming effect by verb of the prime, in nats: L after {first} minus L after {second}, with "
-        f"{percent(ife.level)} intervals. Filled marks differ from zero; the dashed line and band are the mean of all."
+        f"{percent(ife.level)} intervals. Filled marks: the verb's own interval excludes zero (some do by chance). "
+        "The dashed line and the band are the mean over all pairs."
     )
     logit = "The same on the logit scale: log-odds over log-odds, where nothing saturates."
     n_verbs = len(ife.verbs)

@@ -20,6 +20,7 @@ def priming_answer(priming: Any) -> dict[str, str]:
     """Does the model show structural priming? Decided by the interval in nats; the one in probability stands beside."""
     first, second = priming.forms
     nats, share = (_effect(priming.effects, f"{first} vs {second}", scale) for scale in ("nats", "probability"))
+    p = p_value(_corrected_p(nats))
     after = [percent(float(np.mean(expit(priming.items[f"L_{form}"].to_numpy(float))))) for form in priming.forms]
     kind = {1: "yes", 0: "none", -1: "reversed"}[_sign(nats)]
     verdict = {"yes": "Yes", "none": "No clear effect", "reversed": "The reverse: a form makes itself less likely"}[
@@ -27,7 +28,7 @@ def priming_answer(priming: Any) -> dict[str, str]:
     ]
     sentence = (
         f"The share of {first} is {after[0]} after a {first} prime and {after[1]} after a {second} prime: a difference "
-        f"of {_interval(share)} in probability and of {_interval(nats, 2)} nats in log-odds ({p_value(_corrected_p(nats))})."
+        f"of {_interval(share)} in probability and of {_interval(nats, 2)} nats in log-odds ({p})."
     )
     if _sign(share) != _sign(nats):
         sentence += " The two scales do not agree on whether this differs from zero."
@@ -98,7 +99,7 @@ def estimates_table(ife: Any, scale: str) -> dict[str, Any]:
         if np.isfinite(row["estimate"]):
             rows.append(
                 [
-                    _capital(estimand_label(row["estimand"], ife.forms).removeprefix("slope ")),
+                    _capital(estimand_label(row["estimand"], ife.forms, short=True).removeprefix("slope ")),
                     _interval(row),
                     f"[{number(row['ols_low'])}, {number(row['ols_high'])}]",
                     *(p_value(row[name], name=False) for name in ("p_ols", "p_permutation", "p_holm")),
@@ -112,7 +113,7 @@ def estimates_table(ife: Any, scale: str) -> dict[str, Any]:
         "p (OLS)",
         "p (perm.)",
         "p (Holm)",
-        "One verb left out",
+        "One verb out",
     ]
     caption = f"Slopes on the {scale} scale ({unit}); the interval beside the estimate is the bootstrap's over verbs."
     return {"caption": caption, "heads": heads, "rows": rows}
@@ -146,7 +147,7 @@ def comparison_table(comparison: Any, forms: Sequence[str]) -> dict[str, Any]:
         for scale in scales:
             part = table[(table["model"] == model) & (table["scale"] == scale)]
             rows.append([str(model), scale, *(_interval(estimand(part, name, scale)) for name in wanted)])
-    heads = ["Model", "Scale", *(_capital(estimand_label(name, forms)) for name in wanted)]
+    heads = ["Model", "Scale", *(_capital(estimand_label(name, forms, short=True)) for name in wanted)]
     return {"caption": "Models side by side.", "heads": heads, "rows": rows}
 
 

@@ -28,6 +28,10 @@ def read_verb_table(
     _check_forms(forms, outcomes)
     names = _outcome_columns(frame, forms, dict(outcomes or {}))
     _require(frame, ["verb", *([] if bias is not None else ["bias"]), *names.values()], forms)
+    if frame["verb"].isna().any():
+        raise ValueError(
+            f"the verb is missing in {int(frame['verb'].isna().sum())} rows; name the verb or drop the row"
+        )
     table = pd.DataFrame({"verb": frame["verb"].astype(str).to_numpy()})
     _refuse_repeated(table["verb"], "the frame")
     if bias is None:

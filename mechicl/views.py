@@ -168,12 +168,12 @@ def plot_forest(
     return ax
 
 
-def estimand_label(estimand: str, forms: Sequence[str]) -> str:
-    """Return the words for an estimand, such as "slope after DO primes" for ``slope_DO``."""
+def estimand_label(estimand: str, forms: Sequence[str], *, short: bool = False) -> str:
+    """Return the words for an estimand, such as "slope after DO primes" for ``slope_DO``; ``short``: no formula."""
     first, second = forms
     words = {
-        "common_shift": f"common shift, {MINUS}(b_{first} + b_{second})/2",
-        "pe_slope": f"PE-slope, b_{first} {MINUS} b_{second}",
+        "common_shift": "common shift" + ("" if short else f", {MINUS}(b_{first} + b_{second})/2"),
+        "pe_slope": "PE-slope" + ("" if short else f", b_{first} {MINUS} b_{second}"),
         "common_shift_from_neutral": "common shift from neutral",
         "slope_neutral": "slope after neutral primes",
     }

@@ -29,15 +29,14 @@ SENTENCES = [
 # Small versions of the architectures that the engine is tested on: positions absolute and rotary, attention with and
 # without grouped queries, MLPs in sequence and in parallel, sliding windows, norms before and after.
 SIZES: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
     "llama": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-              "num_key_value_heads": 2, "max_position_embeddings": 64},
-    "gpt_neox": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-                 "max_position_embeddings": 64},
+              "num_key_value_heads": 2},
+    "gpt_neox": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
     "qwen2": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "num_key_value_heads": 2, "max_position_embeddings": 64},
+              "num_key_value_heads": 2},
     "gemma3_text": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
-                    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "sliding_window": 16,
+                    "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 16,
                     "sliding_window_pattern": 2},
 }  # fmt: skip
 
@@ -69,36 +68,36 @@ def tiny_tokenizer() -> Any:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def tiny_folder(tiny_tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Saves a random model of an architecture with the tiny tokenizer, once, and returns the folder."""
-    made: dict[str, Path] = {}
+    made: dict[tuple[str, int], Path] = {}
 
-    def make(architecture: str) -> Path:
-        if architecture not in made:
+    def make(architecture: str, n_ctx: int = 64) -> Path:
+        if (architecture, n_ctx) not in made:
             from transformers import AutoConfig, AutoModelForCausalLM
 
             # Ten times the usual spread: with the usual one a random model hardly notices its context.
             config = AutoConfig.for_model(
                 architecture, vocab_size=len(tiny_tokenizer), initializer_range=0.2,
-                bos_token_id=0, eos_token_id=0, pad_token_id=1, **SIZES[architecture],
+                bos_token_id=0, eos_token_id=0, pad_token_id=1, max_position_embeddings=n_ctx, **SIZES[architecture],
             )  # fmt: skip
             torch.manual_seed(0)
             folder = tmp_path_factory.mktemp(architecture)
             AutoModelForCausalLM.from_config(config).save_pretrained(folder)
             tiny_tokenizer.save_pretrained(folder)
-            made[architecture] = folder
-        return made[architecture]
+            made[architecture, n_ctx] = folder
+        return made[architecture, n_ctx]
 
     return make
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_folder: Callable[[str], Path], tiny_tokenizer: Any) -> Callable[[str], Any]:
+def tiny_model(tiny_folder: Callable[..., Path], tiny_tokenizer: Any) -> Callable[..., Any]:
     """Makes tiny random TransformerLens models: a name of `SIZES`, "native", or "hooked" (TransformerLens 3 only)."""
 
-    def make(kind: str) -> Any:
+    def make(kind: str, n_ctx: int = 64) -> Any:
         if kind == "hooked":
-            return _hooked_transformer(tiny_tokenizer)
+            return _hooked_transformer(tiny_folder("gpt2"), n_ctx)
         if kind == "native":
             from transformer_lens.config import TransformerBridgeConfig
             from transformer_lens.model_bridge import TransformerBridge
@@ -110,18 +109,20 @@ def tiny_model(tiny_folder: Callable[[str], Path], tiny_tokenizer: Any) -> Calla
             return TransformerBridge.boot_native(config)
         import mechicl
 
-        return mechicl.load(tiny_folder(kind), device="cpu")
+        return mechicl.load(tiny_folder(kind, n_ctx), device="cpu")
 
     return make
 
 
-def _hooked_transformer(tokenizer: Any) -> Any:
+def _hooked_transformer(tokenizer_folder: Path, n_ctx: int) -> Any:
     if int(version("transformer-lens").split(".")[0]) >= 4:
         pytest.skip("HookedTransformer left TransformerLens with version 4")
     import transformer_lens
+    from transformers import AutoTokenizer
 
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)  # it wants one that knows where it came from
     config = transformer_lens.HookedTransformerConfig(
-        d_model=32, d_head=8, n_layers=2, n_ctx=64, n_heads=4, n_key_value_heads=2, d_mlp=48, act_fn="gelu", seed=0,
+        d_model=32, d_head=8, n_layers=2, n_ctx=n_ctx, n_heads=4, n_key_value_heads=2, d_mlp=48, act_fn="gelu", seed=0,
         d_vocab=len(tokenizer), positional_embedding_type="rotary", rotary_dim=8, initializer_range=0.2,
     )  # fmt: skip
     return transformer_lens.HookedTransformer(config, tokenizer=tokenizer, default_padding_side="left")

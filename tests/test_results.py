@@ -10,12 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
-import torch
 
 from mechicl import results
 from mechicl.results import Provenance, Result
-
-NAN_WITH_PAYLOAD = np.array([0x7FF8000000000BAD], dtype=np.uint64).view(np.float64)
 
 
 @dataclass(frozen=True)
@@ -38,108 +35,15 @@ def install(monkeypatch: pytest.MonkeyPatch, *kinds: type) -> None:
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
-def round_trip(value: Any, folder: Path) -> Any:
-    return Sample.load(Sample(value).save(folder)).value
-
-
-def bits(array: np.ndarray) -> tuple[Any, ...]:
-    return array.dtype, array.shape, array.tobytes()
-
-
-ARRAYS = {
-    "special floats": np.concatenate([[-0.0, 0.0, np.nan, np.inf, -np.inf, 5e-324, 0.1], NAN_WITH_PAYLOAD]),
-    "no axes": np.array(3.5),
-    "empty": np.zeros((0, 3), dtype=np.float32),
-    "negative strides": np.arange(6).reshape(2, 3)[:, ::-1],
-    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-    "bool": np.array([True, False]),
-    "half": np.array([1.5, -0.0], dtype=np.float16),
-    "unsigned": np.array([2**64 - 1], dtype=np.uint64),
-    "complex": np.array([1 + 2j], dtype=np.complex64),
-}
-
-
-@pytest.mark.parametrize("name", ARRAYS)
-def test_arrays_come_back_bit_for_bit(name: str, tmp_path: Path) -> None:
-    before = ARRAYS[name]
-    after = round_trip(before, tmp_path)
-    assert bits(np.ascontiguousarray(after)) == bits(np.ascontiguousarray(before)) and after.shape == before.shape
-    after[...] = after  # writable, as a fresh array is
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64, torch.bool])
-def test_tensors_come_back_bit_for_bit(dtype: torch.dtype, tmp_path: Path) -> None:
-    before = torch.tensor([[0.0, -0.0, 3.0], [1.0, 0.0, 2.0]]).to(dtype).T
-    after = round_trip(before, tmp_path)
-    assert after.dtype == dtype and after.shape == before.shape
-    assert after.contiguous().view(torch.uint8).tolist() == before.contiguous().view(torch.uint8).tolist()
-
-
-def test_plain_values_keep_value_and_type(tmp_path: Path) -> None:
-    before = {
-        "none": None,
-        "bools": (True, False),
-        "ints": [1, -(2**70)],
-        "floats": (0.1, -0.0, float("inf"), float("-inf"), 1e-310),
-        "text": "naïve \ud800 \x00 </script>",
-        "nested": [(), [], {}, ((1,), [2], {"a": (3,)})],
-        "keys": {1: "int", ("a", 2): "tuple", None: "none", "$tuple": "tagged"},
-        "scalars": [np.float32(0.1), np.int8(-3), np.bool_(True)],
-        "words": np.array([["ab", "c"]]),
-    }
-    after = round_trip(before, tmp_path)
-    assert repr(after) == repr(before)  # repr tells -0.0 from 0.0, tuple from list, numpy scalar from number
-    assert np.isnan(round_trip(float("nan"), tmp_path / "nan"))
-
-
-def awkward_frame() -> pd.DataFrame:
-    frame = pd.DataFrame(
-        {
-            "verb": ["give", "send", None],
-            "share": [0.1, np.nan, -0.0],
-            "n": np.array([1, 2, 3], dtype=np.int32),
-            "same_verb": [True, False, True],
-            "mixed": np.array(["a", None, 1.5], dtype=object),
-            "count": pd.array([1, None, 3], dtype="Int64"),
-            "flag": pd.array([True, None, False], dtype="boolean"),
-            "text": pd.array(["x", None, "z"], dtype="string"),
-            "narrow": np.array([0.1, 0.2, 0.3], dtype=np.float32),
-        },
-        index=pd.Index(["r2", "r0", "r1"], name="row"),
-    )
-    return frame[["n", "verb", "text", "share", "mixed", "flag", "same_verb", "narrow", "count"]]
-
-
-def test_frames_come_back_with_dtypes_order_and_index(tmp_path: Path) -> None:
-    before = awkward_frame()
-    after = round_trip(before, tmp_path)
-    pd.testing.assert_frame_equal(after, before, check_exact=True, check_column_type=True, check_index_type=True)
-    assert after["share"].to_numpy().tobytes() == before["share"].to_numpy().tobytes()
-    assert after["mixed"].tolist() == ["a", None, 1.5]
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [
-        pd.DataFrame(),
-        pd.DataFrame({"verb": [], "x": []}),
-        pd.DataFrame({"x": [1.0, 2.0, 3.0]}).iloc[::-1],
-        pd.DataFrame({"x": [1.0, 2.0]}, index=pd.RangeIndex(4, 0, -2, name="step")),
-        pd.DataFrame([[1.0, 2.0]], columns=["twice", "twice"]),
-        pd.DataFrame([[1.0, "a"]], columns=pd.Index([0, "b"], dtype=object, name="names")),
-        pd.DataFrame({"object": pd.Series(["a", "b"], dtype=object)}),
-        pd.DataFrame({"tuples": pd.Series([(1, 2), (3, 4)], dtype=object)}),
-    ],
-)
-def test_frames_at_the_edges(frame: pd.DataFrame, tmp_path: Path) -> None:
-    pd.testing.assert_frame_equal(round_trip(frame, tmp_path), frame, check_exact=True, check_column_type=True)
+def small_frame() -> pd.DataFrame:
+    return pd.DataFrame({"verb": ["give", None], "share": [np.nan, -0.0]}, index=pd.Index(["r1", "r0"], name="row"))
 
 
 def test_nested_results_and_provenance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Sample, OtherSample)
     facts = {"model": "tiny", "n_params": 7, "dtype": "float32", "prepend_bos": True}
     provenance = Provenance.of(facts, seeds={"boot": 3}, options={"corpus": "mine", "file": Path("a/b"), "k": (1, 2)})
-    before = Sample({"parts": [OtherSample(np.arange(3)), OtherSample(awkward_frame())]}, provenance)
+    before = Sample({"parts": [OtherSample(np.arange(3)), OtherSample(small_frame())]}, provenance)
     after = results.load(before.save(tmp_path))
     assert type(after) is Sample and after == before
     assert after.provenance == provenance and after.provenance.options["file"] == str(Path("a/b"))
@@ -155,14 +59,14 @@ def test_equality_sees_one_bit_and_survives_nan() -> None:
 
 
 def test_files_are_standard_json_and_named_tensors(tmp_path: Path) -> None:
-    Sample({"frame": awkward_frame(), "bad": float("nan")}).save(tmp_path)
+    Sample({"frame": small_frame(), "bad": float("nan")}).save(tmp_path)
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not standard JSON")
 
     json.loads((tmp_path / "result.json").read_text(), parse_constant=refuse)
     tensors = safetensors.numpy.load_file(tmp_path / "result.safetensors")
-    np.testing.assert_array_equal(tensors["value.frame.share"], [0.1, np.nan, 0.0])
+    np.testing.assert_array_equal(tensors["value.frame.share"], [np.nan, 0.0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "result.safetensors"]
 
 
@@ -206,25 +110,6 @@ def test_a_result_that_cannot_be_kept_leaves_the_older_one(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"value\.a is a builtins\.set.*turn it into"):
         Sample({"a": {1}}).save(tmp_path, overwrite=True)
     assert Sample.load(tmp_path).value == 1
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (np.array([object()]), "dtype object"),
-        (np.array(["2020-01-01"], dtype="datetime64[D]"), "dtype datetime64"),
-        (np.array([1j]), "dtype complex128"),
-        (torch.tensor([1j], dtype=torch.complex128), "complex128"),
-        (torch.eye(2).to_sparse(), "sparse"),
-        (pd.DataFrame({"x": pd.Categorical(["a"])}), "value.x has dtype category"),
-        (pd.DataFrame({"x": [1]}, index=pd.MultiIndex.from_tuples([("a", 1)])), "2 levels"),
-        (Path("somewhere"), "PosixPath"),
-    ],
-)
-def test_what_a_result_cannot_hold(value: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        Sample(value).save(tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_load_refuses_classes_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,11 +170,9 @@ def test_fields_that_changed_between_versions(tmp_path: Path) -> None:
 
 
 def test_repr_is_short() -> None:
-    text = repr(Sample({"frame": awkward_frame(), "x": np.zeros((10, 10))}))
+    text = repr(Sample({"frame": small_frame(), "x": np.zeros((10, 10))}))
     assert text.startswith("Sample(value=<dict of 2>, provenance=Provenance(created=") and len(text) < 120
-    assert "value=<9 rows" not in repr(Sample(awkward_frame())) and "<3 rows x 9 columns>" in repr(
-        Sample(awkward_frame())
-    )
+    assert "value=<2 rows x 2 columns>" in repr(Sample(small_frame()))
     assert "<float64 (10, 10)>" in repr(Sample(np.zeros((10, 10))))
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from mechicl.tasks.corpus_checks import SPAN_COLUMNS, check_forms, checked_pairs, checked_sentences, checked_spans
-from mechicl.tasks.prompts import RoleText
+from mechicl.tasks.prompts import RoleText, Span
 
 KIND = "mechicl.tasks.corpus.PrimingCorpus"
 FILES = ("corpus.json", "sentences.csv", "spans.csv", "pairs.csv")
@@ -97,7 +97,7 @@ class PrimingCorpus:
                 if have
                 else f"unknown sentence {sentence!r}; the ids are in corpus.sentences['sentence']"
             )
-        return found
+        return RoleText(*found)
 
     def prime_target(self, pair_index: int, prime_form: str, target_form: str) -> RoleText:
         """What a model reads for pair `pair_index` (its row in `pairs`): the prime, a space, the target.
@@ -198,19 +198,19 @@ class PrimingCorpus:
 
     @cached_property
     def _pair_ids(self) -> list[tuple[str, str]]:
-        return list(zip(self.pairs["prime"], self.pairs["target"], strict=True))
+        return list(zip(self.pairs["prime"].tolist(), self.pairs["target"].tolist(), strict=True))
 
     @cached_property
-    def _texts(self) -> dict[tuple[str, str], RoleText]:
-        roles: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
+    def _texts(self) -> dict[tuple[str, str], tuple[str, dict[str, Span]]]:
+        roles: dict[tuple[str, str], dict[str, Span]] = {}
         columns = (self.spans[c].tolist() for c in SPAN_COLUMNS)
         for sentence, form, role, start, stop in zip(*columns, strict=True):
             roles.setdefault((sentence, form), {})[role] = (start, stop)
         texts = {}
         for form in (*self.forms, "neutral"):
-            for sentence, text in zip(self.sentences["sentence"], self.sentences[form], strict=True):
+            for sentence, text in zip(self.sentences["sentence"].tolist(), self.sentences[form].tolist(), strict=True):
                 if isinstance(text, str):
-                    texts[sentence, form] = RoleText(text, roles.get((sentence, form), {}))
+                    texts[sentence, form] = (text, roles.get((sentence, form), {}))
         return texts
 
 

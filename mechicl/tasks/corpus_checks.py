@@ -49,10 +49,12 @@ def checked_spans(frame: pd.DataFrame, sentences: pd.DataFrame, forms: tuple[str
     length = {
         (sentence, form): len(text)
         for form in (*forms, "neutral")
-        for sentence, text in zip(sentences["sentence"], sentences[form], strict=True)
+        for sentence, text in zip(sentences["sentence"].tolist(), sentences[form].tolist(), strict=True)
         if isinstance(text, str)
     }
-    end = [length.get(key, -1) for key in zip(frame["sentence"], frame["form"], strict=True)]  # -1: no such text
+    end = [
+        length.get(key, -1) for key in zip(frame["sentence"].tolist(), frame["form"].tolist(), strict=True)
+    ]  # -1: no such text
     inside = (frame["start"] >= 0) & (frame["start"] < frame["stop"]) & (frame["stop"] <= np.array(end, dtype=int))
     if not inside.all():
         raise ValueError(
@@ -106,7 +108,9 @@ def _factor(column: pd.Series) -> pd.Series:
 def _strings(frame: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for name in frame.columns:
-        values = [None if v is None or v is pd.NA or v == "" or v != v else v for v in frame[name]]  # v != v: NaN
+        values = [
+            None if v is None or v is pd.NA or v == "" or v != v else v for v in frame[name].tolist()
+        ]  # v != v: NaN
         odd = next((v for v in values if v is not None and not isinstance(v, str)), None)
         if odd is not None:
             raise ValueError(

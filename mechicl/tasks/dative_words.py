@@ -41,7 +41,7 @@ VERBS: dict[str, DativeVerb] = {
         _verb("draw", "drew", "for", "picture pet prey"),
         _verb("find", "found", "for", "document tool clothing furniture"),
         _verb("get", "got", "for", "dish drink tool clothing"),
-        _verb("keep", "kept", "for", "dish drink fruit document"),
+        _verb("keep", "kept", "for", "dish drink document gift"),
         _verb("leave", "left", "for", "dish drink document tool"),
         _verb("make", "made", "for", "dish clothing furniture"),
         _verb("purchase", "purchased", "for", "gift clothing furniture vehicle"),
@@ -58,7 +58,7 @@ THEMES: dict[str, tuple[str, ...]] = {
     for group, words in {
         "fruit": "apple banana orange carrot potato tomato lemon peach egg pear",
         "dish": "sandwich steak pie cake salad pizza meal snack cookie dessert",
-        "drink": "drink beer coffee soda cocktail tea",
+        "drink": "drink beer coffee soda juice tea",
         "document": "letter card file note report book magazine map photo ticket document message",
         "gift": "ring watch toy doll guitar camera phone medal diamond puzzle flower present",
         "tool": "hammer knife ladder bucket brush blanket pen pencil basket box bottle key",

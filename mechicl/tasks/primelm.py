@@ -56,7 +56,7 @@ def read_primelm(
     sentences: dict[tuple[str, str], _Sentence] = {}
     sides = []
     for side in ("p", "t"):
-        texts = list(zip(frame[side + forms[0]], frame[side + forms[1]], strict=True))
+        texts = list(zip(frame[side + forms[0]].tolist(), frame[side + forms[1]].tolist(), strict=True))
         for row, pair in zip(frame.index, texts, strict=True):
             if pair not in sentences:
                 sentences[pair] = _parse(f"s{len(sentences):05d}", pair, known, f"row {row + 1}, {side}{forms[0]}")

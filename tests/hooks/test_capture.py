@@ -36,7 +36,7 @@ def cached(model: Any, prompt: Prompt) -> Any:
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "gemma3_text", "native", "hooked"])
 @pytest.mark.parametrize("how", ["mean", "sum", "max", "last"])
 @pytest.mark.parametrize("budget", [1, 1 << 30])
-def test_equals_the_full_cache_reduced(tiny_model: Callable[[str], Any], kind: str, how: str, budget: int) -> None:
+def test_equals_the_full_cache_reduced(tiny_model: Callable[..., Any], kind: str, how: str, budget: int) -> None:
     model = tiny_model(kind).eval()
     # One prompt a batch is the very computation of run_with_cache; a padded batch adds the rounding of other shapes.
     close = {"atol": 1e-6, "rtol": 1e-5} if budget == 1 else {"atol": 1e-5, "rtol": 1e-4}
@@ -61,7 +61,7 @@ def test_equals_the_full_cache_reduced(tiny_model: Callable[[str], Any], kind: s
 
 
 @pytest.mark.core
-def test_full_keeps_every_position(tiny_model: Callable[[str], Any]) -> None:
+def test_full_keeps_every_position(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
     full: Any = {"reduce": "full", "query_reduce": "full", "key_reduce": "full"}
     found = capture(model, PROMPTS, layers=[2], memory_budget=1, **full)
@@ -76,7 +76,7 @@ def test_full_keeps_every_position(tiny_model: Callable[[str], Any]) -> None:
         assert found.residuals["resid_post"][row, 0, n:].isnan().all()
 
 
-def test_roles_of_a_text_are_found_again(tiny_model: Callable[[str], Any]) -> None:
+def test_roles_of_a_text_are_found_again(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
     text = RoleText.of("A doctor ", ("brought", "verb"), " a ", ("file", "theme"), ".")
     prompt = tokenize(text, model.tokenizer, prepend_bos=True)
@@ -99,12 +99,12 @@ def test_roles_of_a_text_are_found_again(tiny_model: Callable[[str], Any]) -> No
         ({"reduce": "median"}, "unknown reduction 'median'"),
     ],
 )
-def test_bad_requests_are_refused(tiny_model: Callable[[str], Any], options: Any, message: str) -> None:
+def test_bad_requests_are_refused(tiny_model: Callable[..., Any], options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         capture(tiny_model("llama"), PROMPTS, **options)
 
 
-def test_prompts_must_be_there_fit_and_share_a_role(tiny_model: Callable[[str], Any]) -> None:
+def test_prompts_must_be_there_fit_and_share_a_role(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="no prompts"):
         capture(model, [])
@@ -115,7 +115,7 @@ def test_prompts_must_be_there_fit_and_share_a_role(tiny_model: Callable[[str], 
 
 
 @pytest.mark.core
-def test_an_error_in_the_middle_leaves_only_the_users_hook(tiny_model: Callable[[str], Any]) -> None:
+def test_an_error_in_the_middle_leaves_only_the_users_hook(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
 
     class Stop(Exception):

@@ -35,7 +35,7 @@ def requests(model: Any, seed: int = 0) -> tuple[list[list[int]], list[list[int]
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.filterwarnings("ignore:shared prefixes are computed again")
-def test_equals_one_sequence_at_a_time(tiny_model: Callable[[str], Any], kind: str, share: bool) -> None:
+def test_equals_one_sequence_at_a_time(tiny_model: Callable[..., Any], kind: str, share: bool) -> None:
     model = tiny_model(kind).eval()
     contexts, continuations = requests(model)
     contexts = [[3, *context] for context in contexts]
@@ -50,7 +50,7 @@ def test_equals_one_sequence_at_a_time(tiny_model: Callable[[str], Any], kind: s
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "qwen2", "gemma3_text", "native"])
-def test_these_architectures_take_prefix_trees(tiny_model: Callable[[str], Any], kind: str) -> None:
+def test_these_architectures_take_prefix_trees(tiny_model: Callable[..., Any], kind: str) -> None:
     wrapped = wrap(tiny_model(kind))
     with wrapped.evaluating():
         assert log_probs.check_causality_and_trees(wrapped)
@@ -59,7 +59,7 @@ def test_these_architectures_take_prefix_trees(tiny_model: Callable[[str], Any],
 @pytest.mark.core
 @pytest.mark.parametrize("kind", ["llama", "hooked"])
 @pytest.mark.filterwarnings("ignore:shared prefixes are computed again")
-def test_order_batch_and_padding_side_do_not_matter(tiny_model: Callable[[str], Any], kind: str) -> None:
+def test_order_batch_and_padding_side_do_not_matter(tiny_model: Callable[..., Any], kind: str) -> None:
     model = tiny_model(kind)
     pairs = [(c, k) for c in CONTEXTS for k in CONTINUATIONS]
     contexts, continuations = [c for c, _ in pairs], [k for _, k in pairs]
@@ -74,7 +74,7 @@ def test_order_batch_and_padding_side_do_not_matter(tiny_model: Callable[[str], 
 
 
 @pytest.mark.core
-def test_texts_are_cut_where_the_continuation_begins(tiny_model: Callable[[str], Any]) -> None:
+def test_texts_are_cut_where_the_continuation_begins(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
     context, continuation = "A doctor brought a file.", " The nurse threw me the ball."
     tokenizer = model.tokenizer
@@ -89,7 +89,7 @@ def test_texts_are_cut_where_the_continuation_begins(tiny_model: Callable[[str],
     np.testing.assert_allclose(unprimed[1], unprimed[0] + found.sum(), atol=1e-4)
 
 
-def test_hooks_of_the_user_act_and_stay(tiny_model: Callable[[str], Any]) -> None:
+def test_hooks_of_the_user_act_and_stay(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
     contexts, continuations = requests(model)
     contexts = [[3, *context] for context in contexts]
@@ -106,7 +106,7 @@ def test_hooks_of_the_user_act_and_stay(tiny_model: Callable[[str], Any]) -> Non
 @pytest.mark.core
 @pytest.mark.parametrize("kind", ["gemma3_text", "hooked"])
 @pytest.mark.filterwarnings("ignore:shared prefixes are computed again")
-def test_the_model_is_left_as_it_was(tiny_model: Callable[[str], Any], kind: str) -> None:
+def test_the_model_is_left_as_it_was(tiny_model: Callable[..., Any], kind: str) -> None:
     model = tiny_model(kind)
     model.train()
     modules = list(model.modules())
@@ -118,7 +118,7 @@ def test_the_model_is_left_as_it_was(tiny_model: Callable[[str], Any], kind: str
     model.eval()
 
 
-def test_a_long_text_under_a_sliding_window_is_scored_exactly(tiny_model: Callable[[str], Any]) -> None:
+def test_a_long_text_under_a_sliding_window_is_scored_exactly(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("gemma3_text")
     assert wrap(model).window == 16
     rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def test_a_long_text_under_a_sliding_window_is_scored_exactly(tiny_model: Callab
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_half_precision_is_close_to_single(tiny_folder: Callable[[str], Any]) -> None:
+def test_half_precision_is_close_to_single(tiny_folder: Callable[..., Any]) -> None:
     import mechicl
 
     single, half = (mechicl.load(tiny_folder("llama"), device="cpu", dtype=d) for d in ("float32", "bfloat16"))

@@ -25,13 +25,13 @@ from mechicl.hooks.scoring import score
     ],
 )
 def test_bad_requests_are_refused(
-    tiny_model: Callable[[str], Any], contexts: Any, continuations: Any, message: str
+    tiny_model: Callable[..., Any], contexts: Any, continuations: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         score(tiny_model("llama"), contexts, continuations, progress=False)
 
 
-def test_the_first_token_needs_something_before_it(tiny_model: Callable[[str], Any]) -> None:
+def test_the_first_token_needs_something_before_it(tiny_model: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="prepend_bos=True"):
         score(tiny_model("llama"), "", ["A doctor"], prepend_bos=False, progress=False)
 
@@ -42,12 +42,12 @@ def test_what_is_no_model_is_refused() -> None:
         score(torch.nn.Linear(2, 2), "a", ["b"])
 
 
-def test_a_model_without_tokenizer_needs_ids(tiny_model: Callable[[str], Any]) -> None:
+def test_a_model_without_tokenizer_needs_ids(tiny_model: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="pass token ids"):
         score(tiny_model("native"), "a", [" b"], prepend_bos=False, progress=False)
 
 
-def test_a_model_that_says_it_is_not_causal_is_refused(tiny_model: Callable[[str], Any]) -> None:
+def test_a_model_that_says_it_is_not_causal_is_refused(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("native")
     model.cfg.attention_dir = "bidirectional"
     with pytest.raises(ValueError, match="not causal"):
@@ -55,7 +55,7 @@ def test_a_model_that_says_it_is_not_causal_is_refused(tiny_model: Callable[[str
 
 
 @pytest.mark.core
-def test_a_model_that_behaves_not_causally_is_refused(tiny_model: Callable[[str], Any]) -> None:
+def test_a_model_that_behaves_not_causally_is_refused(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
     model.add_hook("blocks.0.hook_resid_post", lambda x, hook: x + x.mean(1, keepdim=True))
     with pytest.raises(ValueError, match="not causal"):
@@ -64,7 +64,7 @@ def test_a_model_that_behaves_not_causally_is_refused(tiny_model: Callable[[str]
 
 @pytest.mark.core
 @pytest.mark.filterwarnings("ignore:shared prefixes are computed again")
-def test_nan_is_named_and_leaves_no_hook(tiny_model: Callable[[str], Any]) -> None:
+def test_nan_is_named_and_leaves_no_hook(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
     with torch.no_grad():
         next(iter(model.parameters()))[:] = float("nan")
@@ -75,7 +75,7 @@ def test_nan_is_named_and_leaves_no_hook(tiny_model: Callable[[str], Any]) -> No
 
 
 def test_an_interrupted_run_goes_on_where_it_was(
-    tiny_model: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("llama")
     rng = np.random.default_rng(0)
@@ -112,13 +112,13 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert scored == []
 
 
-def test_scores_of_another_model_are_refused(tiny_model: Callable[[str], Any], tmp_path: Path) -> None:
+def test_scores_of_another_model_are_refused(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
     score(tiny_model("llama"), "A", [" b"], store=tmp_path, progress=False)
     with pytest.raises(ValueError, match="scores of another run"):
         score(tiny_model("qwen2"), "A", [" b"], store=tmp_path, progress=False)
 
 
-def test_scores_under_hooks_are_not_stored(tiny_model: Callable[[str], Any], tmp_path: Path) -> None:
+def test_scores_under_hooks_are_not_stored(tiny_model: Callable[..., Any], tmp_path: Path) -> None:
     model = tiny_model("llama")
     model.add_hook("blocks.1.attn.hook_z", lambda z, hook: z * 0)
     with pytest.raises(ValueError, match="reset_hooks"):

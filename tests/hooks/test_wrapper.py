@@ -22,7 +22,7 @@ def seen(wrapped: Any, names: list[tuple[str, int | None]], tokens: torch.Tensor
 
 @pytest.mark.core
 @pytest.mark.parametrize("kind", KINDS)
-def test_sizes_and_weights_are_those_of_the_activations(tiny_model: Callable[[str], Any], kind: str) -> None:
+def test_sizes_and_weights_are_those_of_the_activations(tiny_model: Callable[..., Any], kind: str) -> None:
     wrapped = wrap(tiny_model(kind))
     tokens = torch.tensor([[3, 5, 6, 7, 8]])
     found = seen(wrapped, [("resid_pre", 1), ("q", 1), ("k", 1), ("v", 1), ("z", 1), ("pattern", 1)], tokens)
@@ -42,7 +42,7 @@ def test_sizes_and_weights_are_those_of_the_activations(tiny_model: Callable[[st
 
 @pytest.mark.core
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "native", "hooked"])
-def test_heads_add_up_to_the_attention_output(tiny_model: Callable[[str], Any], kind: str) -> None:
+def test_heads_add_up_to_the_attention_output(tiny_model: Callable[..., Any], kind: str) -> None:
     wrapped = wrap(tiny_model(kind))
     found = seen(wrapped, [("z", 0), ("attn_out", 0)], torch.tensor([[3, 5, 6, 7]]))
     heads = einsum(found["z0"], wrapped.W_O(0), "batch pos head d_head, head d_head d_model -> batch pos d_model")
@@ -51,7 +51,7 @@ def test_heads_add_up_to_the_attention_output(tiny_model: Callable[[str], Any], 
 
 @pytest.mark.core
 @pytest.mark.parametrize("kind", ["llama", "hooked"])
-def test_only_own_hooks_are_removed_also_after_an_error(tiny_model: Callable[[str], Any], kind: str) -> None:
+def test_only_own_hooks_are_removed_also_after_an_error(tiny_model: Callable[..., Any], kind: str) -> None:
     wrapped = wrap(tiny_model(kind))
     wrapped.point("z", 0).add_hook(lambda z, hook: z * 0)
     wrapped.point("z", 1).add_hook(lambda z, hook: None, is_permanent=True)
@@ -65,7 +65,7 @@ def test_only_own_hooks_are_removed_also_after_an_error(tiny_model: Callable[[st
 
 @pytest.mark.core
 @pytest.mark.parametrize("kind", KINDS)
-def test_kept_logits_are_rows_of_all_logits(tiny_model: Callable[[str], Any], kind: str) -> None:
+def test_kept_logits_are_rows_of_all_logits(tiny_model: Callable[..., Any], kind: str) -> None:
     wrapped = wrap(tiny_model(kind))
     tokens = torch.tensor([[3, 5, 6], [4, 8, 9]])
     with wrapped.evaluating():
@@ -74,7 +74,7 @@ def test_kept_logits_are_rows_of_all_logits(tiny_model: Callable[[str], Any], ki
 
 
 @pytest.mark.core
-def test_facts_tell_models_apart(tiny_model: Callable[[str], Any]) -> None:
+def test_facts_tell_models_apart(tiny_model: Callable[..., Any]) -> None:
     one, other = wrap(tiny_model("llama")), wrap(tiny_model("llama"))
     assert one.facts() == other.facts()
     assert one.facts()["n_params"] == sum(p.numel() for p in one.model.parameters())
@@ -84,13 +84,13 @@ def test_facts_tell_models_apart(tiny_model: Callable[[str], Any]) -> None:
     assert one.checksum() != other.checksum()
 
 
-def test_processing_is_recorded(tiny_model: Callable[[str], Any]) -> None:
+def test_processing_is_recorded(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("gpt2")
     model.enable_compatibility_mode()
     assert wrap(model).facts()["processed"] is True
 
 
-def test_an_activation_that_is_not_there_is_named(tiny_model: Callable[[str], Any]) -> None:
+def test_an_activation_that_is_not_there_is_named(tiny_model: Callable[..., Any]) -> None:
     wrapped = wrap(tiny_model("gpt_neox"))
     with pytest.raises(ValueError, match="unknown activation 'resid'"):
         wrapped.point("resid", 0)

@@ -7,15 +7,21 @@ from mechicl.tasks.dative_words import VERBS
 from mechicl.tasks.primelm import read_primelm
 from mechicl.tasks.sentence_parts import Words, dative_parts, find_verbs, tidy
 
-DATIVE = """ppo, pdo, tpo, tdo
-a queen loaned a harp to a clown .,a queen loaned a clown a harp .,the vet baked the bread for the twins .,the vet baked the twins the bread .
-a queen loaned a harp to a clown .,a queen loaned a clown a harp .,the cook wrote the song for him .,the cook wrote him the song .
-an elf wrote an ode for her .,an elf wrote her an ode .,the cook wrote the song for him .,the cook wrote him the song .
-"""
-PASSIVE = """pact,ppass,tact,tpass
-a dog chased a cat .,a cat was chased by a dog .,the maid has kissed him .,he has been kissed by the maid .
-his aunt kissed the twin .,the twin was kissed by his aunt .,a dog chased a cat .,a cat was chased by a dog .
-"""
+# a sentence in both forms a line
+HARP = "a queen loaned a harp to a clown .,a queen loaned a clown a harp ."
+POEM = "an elf wrote an ode for her .,an elf wrote her an ode ."
+PIE = "the vet baked the pie for the twins .,the vet baked the twins the pie ."
+SONG = "the cook wrote the song for him .,the cook wrote him the song ."
+DATIVE = f"ppo, pdo, tpo, tdo\n{HARP},{PIE}\n{HARP},{SONG}\n{POEM},{SONG}\n"
+
+CHASE = "a dog chased a cat .,a cat was chased by a dog ."
+KISS = "the maid has kissed him .,he has been kissed by the maid ."
+AUNT = "his aunt kissed the twin .,the twin was kissed by his aunt ."
+PASSIVE = f"pact,ppass,tact,tpass\n{CHASE},{KISS}\n{AUNT},{CHASE}\n"
+
+ATE = "a dog ate a cat .,a cat was eaten by a dog ."
+SAW = "a fat maid saw him .,he was seen by a fat maid ."
+IRREGULAR = f"pact,ppass,tact,tpass\n{ATE},{SAW}\n"
 
 
 def written(folder, text):
@@ -39,7 +45,7 @@ def parts(corpus, pair, side, form):
     return {role: text.part(role) for role in text.roles}
 
 
-# ----------------------------------------------------------------------------------------------------------- what is read
+# ---------------------------------------------------------------------------------------- what is read
 
 
 def test_texts_are_tidied(dative):
@@ -47,11 +53,9 @@ def test_texts_are_tidied(dative):
     assert dative.name == "file"
     row = dative.to_frame().iloc[0]
     assert row["prime_PO"] == "A queen loaned a harp to a clown."
-    assert row["target_DO"] == "The vet baked the twins the bread."
-    assert (
-        dative.prime_target(0, "DO", "PO").text
-        == "A queen loaned a clown a harp. The vet baked the bread for the twins."
-    )
+    assert row["target_DO"] == "The vet baked the twins the pie."
+    both = dative.prime_target(0, "DO", "PO")
+    assert both.text == "A queen loaned a clown a harp. The vet baked the pie for the twins."
     assert tidy(" a  man , who slept , woke  . ") == "A man, who slept, woke."
 
 
@@ -143,7 +147,7 @@ def test_known_verbs_go_by_their_lemma(tmp_path):
     assert read_primelm(written(tmp_path, mixed)).verbs == ("baked", "sent", "wrote")
 
 
-# ------------------------------------------------------------------------------------------------------- where verbs hide
+# ------------------------------------------------------------------------------------ where verbs hide
 
 
 @pytest.mark.parametrize(
@@ -166,12 +170,9 @@ def test_the_shared_word_outside_noun_phrases(first, second, verb):
         assert [Words.of(t).words[i] for t, i in zip((first, second), found[:2], strict=True)] == [verb, verb]
 
 
-IRREGULAR = "pact,ppass,tact,tpass\na dog ate a cat .,a cat was eaten by a dog .,a fat maid saw him .,he was seen by a fat maid .\n"
-
-
 def test_a_row_without_a_verb_is_named_with_its_cure(tmp_path):
-    path = written(tmp_path, DATIVE + IRREGULAR.splitlines()[1] + "\n")
-    with pytest.raises(ValueError, match=r"no single verb found in row 4, pppo.*eaten.*pass verbs="):
+    path = written(tmp_path, DATIVE + f"{ATE},{SAW}\n")
+    with pytest.raises(ValueError, match=r"no single verb found in row 4, ppo.*eaten.*pass verbs="):
         read_primelm(path)
 
 
@@ -222,7 +223,7 @@ def test_a_theme_with_a_preposition_of_its_own():
     assert long.text[start:stop] == "a girl"
 
 
-# --------------------------------------------------------------------------------------------------------------- bad files
+# ------------------------------------------------------------------------------------------- bad files
 
 
 def test_missing_sentences(dative, tmp_path):
@@ -266,7 +267,7 @@ def test_max_pairs(tmp_path):
         read_primelm(path, max_pairs=0)
 
 
-# ------------------------------------------------------------------------------------------------------------ the real file
+# --------------------------------------------------------------------------------------- the real file
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +286,7 @@ def test_core_dative_counts(core):
 
 
 def test_core_dative_roles_rebuild_the_texts(core):
-    for sentence in core.sentences["sentence"][::500]:
+    for sentence, lemma in core.sentences[["sentence", "verb"]][::500].itertuples(index=False):
         po, do = core.text(sentence, "PO"), core.text(sentence, "DO")
         subject, verb, theme, preposition, recipient = map(
             po.part, ("subject", "verb", "theme", "preposition", "recipient")
@@ -293,7 +294,7 @@ def test_core_dative_roles_rebuild_the_texts(core):
         assert po.text == f"{subject} {verb} {theme} {preposition} {recipient}."
         assert do.text == f"{subject} {verb} {recipient} {theme}."
         assert core.text(sentence, "neutral").text == f"{subject} {verb} {theme}."
-        assert VERBS[core.sentences.set_index("sentence").loc[sentence, "verb"]].past == verb
+        assert VERBS[lemma].past == verb
 
 
 def test_core_dative_prepositions_agree_with_the_generator(core):
@@ -303,12 +304,10 @@ def test_core_dative_prepositions_agree_with_the_generator(core):
     assert {verb: VERBS[verb].preposition for verb in table.index} == table["first"].to_dict()
 
 
-def test_core_dative_sample(core, data_folder, tmp_path):
-    path = data_folder / "primelm_core_dative.csv"
-    sample = read_primelm(path, max_pairs=222, seed=1)
-    counts = sample.to_frame()["prime_verb"].value_counts()
+def test_core_dative_sample(core, tmp_path):
+    sample = core.sample(222, seed=1)
     assert len(sample) == 222
-    assert set(counts) == {10, 11}
+    assert set(sample.to_frame()["prime_verb"].value_counts()) == {10, 11}
     assert sample.pairs["target"].nunique() > 150
     assert load_corpus(sample.save(tmp_path)) == sample
     assert not core.sample(222, seed=2).pairs.equals(sample.pairs)
