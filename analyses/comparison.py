@@ -1,6 +1,6 @@
 """The inverse frequency effect of several models side by side: one table, and the trend over model size.
 
-The claim to be looked at is that larger models show more of it (Zhou, Frank & McCoy, arXiv 2406.18501, section 4). A
+The claim to be looked at is that larger models show more of it (Zhou, Frank & McCoy, arXiv 2406.18501). A
 handful of models cannot settle that, least of all models of different families: the trend says how many sizes it rests
 on, and what else than size differs between the models.
 """

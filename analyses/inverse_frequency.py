@@ -17,7 +17,7 @@ Estimands, each on two scales (probability: y over bias; logit: L over bias_logi
     slope_PD_from_neutral, ...   slopes of y_PD - y_neutral and y_DO - y_neutral
     common_shift_from_neutral    common_shift + slope_neutral
 
-No IFE: slopes 0. Source: Zhou, Frank & McCoy, arXiv 2406.18501, sections 3 and 4 (slopes b_PD and b_DO on the
+No IFE: slopes 0. Source: Zhou, Frank & McCoy, arXiv 2406.18501 (slopes b_PD and b_DO on the
 probability scale); the other estimands and the logit scale are added here, because a sigmoid saturates, and because a
 slope alone does not tell the accounts apart.
 """
