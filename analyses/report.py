@@ -27,7 +27,7 @@ from mechicl.wording import percent
 
 MARKER = '<meta name="generator" content="mechicl">'
 FOLDERS = ("frames", "pictures", "results")
-BESIDE = (("corpus", "the corpus, for mechicl.tasks.corpus.load_corpus"), ("scores", "finished scores, to be reused"))
+BESIDE = (("corpus/", "the corpus, for mechicl.tasks.corpus.load_corpus"), ("scores/", "finished scores, to be reused"))
 DOTS_PER_INCH = 200
 
 

@@ -168,9 +168,9 @@ def provenance_rows(priming: Any, ife: Any) -> list[tuple[str, str]]:
         ("Weights folded or centred", _yes_no(p.processed)),
         ("BOS token before the text", _yes_no(p.prepend_bos)),
         ("Device, precision", f"{_known(p.device)}, {_known(p.dtype)}"),
-        ("Scored", _known(p.created)),
-        ("Scoring: seeds, options", _pairs(before)),
-        ("Slopes: seeds, options", _pairs(after)),
+        ("Scored at", _known(p.created)),
+        ("Scoring", _pairs(before)),
+        ("Slopes", _pairs(after)),
         ("Versions", _pairs(p.versions, joint=" ")),
     ]
     return rows

@@ -27,7 +27,7 @@ NODES_PER_ROW = 192
 
 def by_trees(wrapped: WrappedModel, continuations: Sequence[Continuation], budget: int, sink: Sink) -> None:
     """Score with every shared prefix computed once a row."""
-    longest = max(len(c.tokens) for c in continuations)
+    longest = max(len(c.tokens) for c in continuations) - 1
     # Some models refuse rows wider than their context window, whatever the positions are.
     nodes = max(longest, min(NODES_PER_ROW, wrapped.n_ctx, _nodes_within(wrapped, budget)))
     collect = _Collector(continuations, sink)
@@ -45,7 +45,7 @@ def by_padding(wrapped: WrappedModel, continuations: Sequence[Continuation], bud
     collect = _Collector(continuations, sink)
     start = 0
     while start < len(order):
-        width = len(continuations[order[start]].tokens)
+        width = len(continuations[order[start]].tokens) - 1
         size = max(1, budget // wrapped.bytes_of_row(width))
         rows = [_single(item, continuations[item]) for item in order[start : start + size]]
         collect.add(rows, _read(wrapped, rows, _stacked(wrapped, [row.tokens for row in rows], width)))
@@ -119,8 +119,8 @@ def _read(
 
 def _single(item: int, continuation: Continuation) -> PackedRow:
     tokens = np.asarray(continuation.tokens, dtype=np.int64)
-    depth, read = np.arange(len(tokens)), np.arange(continuation.start, len(tokens))
-    return PackedRow(tokens, depth, depth - 1, read - 1, tokens[read], np.full(len(read), item), read - read[0])
+    depth, read = np.arange(len(tokens) - 1), np.arange(continuation.start, len(tokens))
+    return PackedRow(tokens[:-1], depth, depth - 1, read - 1, tokens[read], np.full(len(read), item), read - read[0])
 
 
 def _stacked(wrapped: WrappedModel, rows: Sequence[np.ndarray], width: int) -> Int[Tensor, "row node"]:

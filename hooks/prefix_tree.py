@@ -3,7 +3,7 @@
 Sequences that begin alike form a tree: a prime over its targets, a target up to the word where its two forms part. A
 row holds the nodes of such a tree side by side; each node sees its ancestors and itself, and its position is its depth.
 One forward pass over the row, with that mask and those positions, gives every sequence the logits that it would have
-had alone.
+had alone. The last token of a sequence is only predicted, never read, so it is no node.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _RowBuilder:
 
     def add(self, item: int, continuation: Continuation, shared: int) -> None:
         del self.path[shared:]
-        for depth in range(shared, len(continuation.tokens)):
+        for depth in range(shared, len(continuation.tokens) - 1):
             self.parent.append(self.path[-1] if self.path else -1)
             self.path.append(len(self.tokens))
             self.tokens.append(continuation.tokens[depth])
@@ -83,15 +83,16 @@ def pack(continuations: Sequence[Continuation], nodes_per_row: int) -> Iterator[
     full ends there, and the next begins with a copy of the prefix it needs.
     """
     row = _RowBuilder()
-    before: tuple[int, ...] = ()
+    before: tuple[int, ...] = ()  # the tokens read by the sequence added last
     for item in sorted(range(len(continuations)), key=lambda i: continuations[i].tokens):
         continuation = continuations[item]
-        shared = _common_prefix(before, continuation.tokens)
-        if row.tokens and len(row.tokens) + len(continuation.tokens) - shared > nodes_per_row:
+        read = continuation.tokens[:-1]
+        shared = _common_prefix(before, read)
+        if row.tokens and len(row.tokens) + len(read) - shared > nodes_per_row:
             yield row.row()
             row, shared = _RowBuilder(), 0
         row.add(item, continuation, shared)
-        before = continuation.tokens
+        before = read
     if row.tokens:
         yield row.row()
 

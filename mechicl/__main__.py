@@ -7,21 +7,17 @@ so that `--help` and `models` answer at once.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-
-from mechicl.wording import p_value, with_interval
 
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 Size = Literal["small", "default", "paper"]
@@ -38,11 +34,11 @@ GENERATED: dict[str, dict[str, Any]] = {
 DRAWN: dict[str, int | None] = {"small": 200, "default": 3_000, "paper": None}
 
 
-@dataclass(frozen=True)
-class Report:
-    """Score a corpus with a model and write a report: does it show structural priming and the IFE?"""
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What is scored, and how: the options that two commands share."""
 
-    model: str
+    model: str | None = None
     """A known name (see `mechicl models`), a folder with model and tokenizer, or a Hugging Face id."""
     corpus: Path | None = None
     """A PrimeLM file (.csv) or the folder of a saved corpus; by default dative sentences are generated."""
@@ -54,24 +50,28 @@ class Report:
     """cpu, cuda, cuda:1, mps; by default CUDA where there is one."""
     dtype: Dtype = "float32"
     """Precision of the model."""
-    out: Path | None = None
-    """Folder of the report; by default report/MODEL. Finished scores are kept there and reused."""
     seed: int = 0
     """For the corpus, the bootstrap and the permutations."""
-    overwrite: bool = False
-    """Replace a report that the folder already holds."""
     quiet: bool = False
     """No bars and messages."""
 
 
-@dataclass(frozen=True)
-class Ife:
+@dataclass(frozen=True, kw_only=True)
+class Report(Scoring):
+    """Score a corpus with a model and write a report: does it show structural priming and the IFE?"""
+
+    model: str = field()  # here it must be given
+    """A known name (see `mechicl models`), a folder with model and tokenizer, or a Hugging Face id."""
+    out: Path | None = None
+    """Folder of the report; by default report/MODEL. Finished scores are kept there and reused."""
+    overwrite: bool = False
+    """Replace a report that the folder already holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ife(Scoring):
     """Test for the inverse frequency effect alone: with a model, or without one from a table of scores."""
 
-    model: str | None = None
-    """A known name (see `mechicl models`), a folder with model and tokenizer, or a Hugging Face id."""
-    corpus: Path | None = None
-    """A PrimeLM file (.csv) or the folder of a saved corpus; by default dative sentences are generated."""
     scores: Path | None = None
     """CSV file with one row a verb: verb, bias and the share of the first form after primes of each form."""
     norms: Path | None = None
@@ -80,22 +80,10 @@ class Ife:
     """With --scores: the two forms; bias and outcomes are shares of the first."""
     outcomes: tuple[str, str] | None = None
     """With --scores: the columns of the outcomes after primes of the first and the second form."""
-    pronoun: bool = False
-    """Generate sentences whose recipient is a pronoun."""
-    size: Size = "default"
-    """Of the generated corpus, or of the sample that is drawn from a PrimeLM file."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, mps; by default CUDA where there is one."""
-    dtype: Dtype = "float32"
-    """Precision of the model."""
     keep: Path | None = None
     """Folder for finished scores, from which an interrupted run goes on."""
-    seed: int = 0
-    """For the corpus, the bootstrap and the permutations."""
     json: bool = False
     """Print JSON instead of a table."""
-    quiet: bool = False
-    """No bars and messages."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +120,8 @@ def main(argv: list[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     runs: dict[type, Callable[[Any, Sequence[str]], None]] = {Report: _report, Ife: _ife, Models: _models}
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = _each_once()
         try:
             runs[type(command)](command, arguments)
         except KeyboardInterrupt:
@@ -167,6 +156,7 @@ def _report(options: Report, arguments: Sequence[str]) -> None:
 
 def _ife(options: Ife, arguments: Sequence[str]) -> None:
     from mechicl.analyses.inverse_frequency import inverse_frequency
+    from mechicl.printing import as_json, as_text
 
     if (options.model is None) == (options.scores is None):
         raise ValueError("give either --model, to score a corpus, or --scores, a table of scores (one of the two)")
@@ -183,7 +173,7 @@ def _ife(options: Ife, arguments: Sequence[str]) -> None:
             outcomes=outcomes,
             seed=options.seed,
         )
-    print(_as_json(result) if options.json else _as_text(result))
+    print(as_json(result) if options.json else as_text(result))
 
 
 def _models(options: Models, arguments: Sequence[str]) -> None:
@@ -197,7 +187,7 @@ def _models(options: Models, arguments: Sequence[str]) -> None:
             print(f"{'':{width}}  make it ready:  {row.command}")
 
 
-def _measured(options: Any, corpus: Any, *, store: Path | None, norms: Any = None) -> tuple[Any, Any]:
+def _measured(options: Report | Ife, corpus: Any, *, store: Path | None, norms: Any = None) -> tuple[Any, Any]:
     """Load the model, score the corpus, test for the effect."""
     import mechicl
     from mechicl.analyses.inverse_frequency import inverse_frequency
@@ -214,7 +204,7 @@ def _measured(options: Any, corpus: Any, *, store: Path | None, norms: Any = Non
     return measured, inverse_frequency(measured, bias=norms, seed=options.seed)
 
 
-def _corpus(options: Any) -> Any:
+def _corpus(options: Scoring) -> Any:
     """The corpus that was asked for: read, loaded or generated."""
     path = options.corpus
     if path is None:
@@ -244,35 +234,6 @@ def _table(path: Path | None) -> Any:
     return pd.read_csv(path)
 
 
-def _as_text(result: Any) -> str:
-    """The verdict, and one line an estimand and scale."""
-    from mechicl.views import estimand_label
-
-    lines = [result.verdict, ""]
-    for scale in dict.fromkeys(result.estimates["scale"]):
-        unit = {"probability": "probability per probability", "logit": "nats per nat"}[scale]
-        lines.append(f"{scale} scale ({unit}), {result.level:.0%} intervals over {len(result.verbs)} verbs")
-        for _, row in result.estimates[result.estimates["scale"] == scale].iterrows():
-            numbers = with_interval(row["estimate"], row["low"], row["high"])
-            tests = f"{p_value(row['p_holm']):9} (Holm)   OLS {p_value(row['p_ols'])}"
-            lines.append(f"  {estimand_label(row['estimand'], result.forms):38} {numbers:24}  {tests}")
-        lines.append("")
-    return "\n".join(lines).rstrip()
-
-
-def _as_json(result: Any) -> str:
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(inner) for name, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(inner) for inner in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    content = {name: getattr(result, name) for name in ("verdict", "evidence", "forms", "level")}
-    content |= {name: getattr(result, name).to_dict("records") for name in ("estimates", "verbs")}
-    return json.dumps(plain(content | {"provenance": asdict(result.provenance)}), indent=1, allow_nan=False)
-
-
 def _folder(options: Report) -> Path:
     """Where the report goes: as told, or report/ and the model's name made fit for a folder."""
     name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.") or "model"
@@ -288,8 +249,16 @@ def _what_is_kept(command: Any) -> str:
     return "Nothing was scored yet."
 
 
-def _show_warning(message: Any, category: Any, *where: Any, **more: Any) -> None:
-    _say(f"warning: {message}")
+def _each_once() -> Callable[..., None]:
+    """How warnings are shown: a line each, and the same words only once, wherever they come from."""
+    said: set[str] = set()
+
+    def show(message: Any, *where: Any, **more: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            _say(f"warning: {message}")
+
+    return show
 
 
 def _say(text: str) -> None:

@@ -12,7 +12,7 @@ MINUS, NAN = "\N{MINUS SIGN}", float("nan")
 
 def test_examples_of_the_docstrings_hold():
     found = doctest.testmod(wording)
-    assert found.attempted >= 6 and found.failed == 0
+    assert found.attempted >= 4 and found.failed == 0
 
 
 @pytest.mark.parametrize(

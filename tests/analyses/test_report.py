@@ -29,7 +29,7 @@ BIAS = dict(zip(PAST.values(), np.linspace(-1.5, 1.5, len(PAST)), strict=True)) 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
-def scored(corpus, monkeypatch, *, effect, slope):
+def scored(corpus, monkeypatch, *, effect, slope, salt=""):
     """The priming result of a model whose log-odds are known: the verb's bias without a prime; after one +-effect / 2
     by its form, minus slope x the bias of its verb after DO. The target's verb does not matter after a prime."""
 
@@ -46,13 +46,26 @@ def scored(corpus, monkeypatch, *, effect, slope):
                 odds = effect / 2
             else:
                 odds = 0.0 if len(prime.split()) == 5 else -effect / 2 - slope * BIAS[verb]
-            noise = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 - 0.5
+            noise = int(hashlib.sha256((salt + text).encode()).hexdigest()[:8], 16) / 2**32 - 0.5
             values.append((odds if re.search(r" (to|for) ", target) else 0.0) + 0.3 * noise)
         return np.array(values)
 
     monkeypatch.setattr(priming_module, "score", score)
     monkeypatch.setattr(priming_module, "wrap", lambda model: SimpleNamespace(facts=lambda: {"model": model}))
     return priming("toy", corpus, n_boot=200, progress=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mechicl.analyses.report.DOTS_PER_INCH", 50)
+        yield
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """No pictures: they take most of the time."""
+    monkeypatch.setattr("mechicl.analyses.report._pictures", lambda *results: [])
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +83,7 @@ def strong(corpus):
 @pytest.fixture(scope="module")
 def null(corpus):
     """No effect at all, and no neutral sentences."""
-    bare = PrimingCorpus(
+    without = PrimingCorpus(
         corpus.name,
         corpus.forms,
         corpus.sentences.assign(neutral=None),
@@ -78,7 +91,7 @@ def null(corpus):
         corpus.pairs.drop(columns="shared_preposition"),
     )
     with pytest.MonkeyPatch.context() as patch:
-        result = scored(bare, patch, effect=0.0, slope=0.0)
+        result = scored(without, patch, effect=0.0, slope=0.0, salt="2")
     return result, inverse_frequency(result, n_boot=300, n_permutations=300)
 
 
@@ -105,6 +118,7 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
         self.open.pop()
+        self.text += " " * (tag in {"td", "th", "p", "li", "h1", "h2", "h3", "pre"})
 
     def handle_data(self, data):
         if "style" not in self.open:
@@ -189,7 +203,7 @@ def test_the_lines_to_reproduce_run_and_give_the_same(page, monkeypatch):
     assert out.getvalue().strip() == "IFE on DO primes, not on PD primes True"
 
 
-def test_null_results_and_a_missing_baseline_are_said_plainly(null, tmp_path):
+def test_null_results_and_a_missing_baseline_are_said_plainly(null, bare, tmp_path):
     text = words(write_report(tmp_path / "null", priming=null[0], ife=null[1]))
     assert "Does it show structural priming? No clear effect" in text
     assert "Does it show the inverse frequency effect? No IFE" in text
@@ -198,7 +212,16 @@ def test_null_results_and_a_missing_baseline_are_said_plainly(null, tmp_path):
     assert "does not record whether they do" in text
 
 
-def test_reversed_effects_are_not_called_effects(corpus, tmp_path, monkeypatch):
+def test_the_slope_that_the_design_brings_along_is_stated(strong, page):
+    items, verbs = strong[0].items, strong[1].verbs
+    shares = (1 / (1 + np.exp(-items["L_unprimed"]))).groupby(items["prime_verb"]).mean().loc[verbs["verb"]]
+    slope = np.polyfit(verbs["bias"], shares, 1)[0]
+    # No target has the prime's verb, so a verb of high bias meets targets of lower bias: by 1 / (verbs - 1).
+    assert slope == pytest.approx(-1 / (len(PAST) - 1), abs=0.02)
+    assert f"a slope of {number(slope)} in probability" in words(page)
+
+
+def test_reversed_effects_are_not_called_effects(corpus, bare, tmp_path, monkeypatch):
     result = scored(corpus, monkeypatch, effect=-1.5, slope=-0.6)
     ife = inverse_frequency(result, n_boot=300, n_permutations=300)
     text = words(write_report(tmp_path, priming=result, ife=ife))
@@ -206,7 +229,7 @@ def test_reversed_effects_are_not_called_effects(corpus, tmp_path, monkeypatch):
     assert "No IFE; reversed on DO primes" in text
 
 
-def test_names_cannot_inject_markup(strong, tmp_path):
+def test_names_cannot_inject_markup(strong, bare, tmp_path):
     evil = "<script>alert('x')</script>&<b>"
     result = replace(strong[0], corpus=evil, provenance=replace(strong[0].provenance, model=evil))
     verbs = strong[1].verbs.assign(verb=[evil, *strong[1].verbs["verb"][1:]])
@@ -217,7 +240,7 @@ def test_names_cannot_inject_markup(strong, tmp_path):
     assert words(path).count(evil) >= 4
 
 
-def test_external_norms_are_named_as_such(strong, tmp_path):
+def test_external_norms_are_named_as_such(strong, bare, tmp_path):
     norms = pd.DataFrame({"verb": list(PAST), "bias": np.linspace(0.1, 0.9, len(PAST))})
     ife = inverse_frequency(strong[0], bias=norms, n_boot=300, n_permutations=300)
     text = words(write_report(tmp_path, priming=strong[0], ife=ife))
@@ -272,7 +295,7 @@ def test_a_file_is_no_folder(tmp_path):
         check_report_folder(tmp_path / "file", overwrite=True)
 
 
-def test_a_failure_half_way_leaves_the_old_report(strong, null, tmp_path, monkeypatch):
+def test_a_failure_half_way_leaves_the_old_report(strong, null, bare, tmp_path, monkeypatch):
     path = write_report(tmp_path, priming=strong[0], ife=strong[1])
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 

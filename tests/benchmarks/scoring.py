@@ -3,10 +3,10 @@
     python tests/benchmarks/scoring.py            # 2,000 sequences a design, a few minutes on two cores
     python tests/benchmarks/scoring.py --items 400
 
-Two designs: "paired", the random prime-target pairs of arXiv 2406.18501, and "factorial", few primes over many targets.
-All three score the same sequences (log-probability of the whole target after BOS, the prime and a space), chunk by chunk
-in turn, so that a machine that slows down slows all three. Printed: sequences a second (median over chunks), the ratio
-to mechicl chunk by chunk, and the largest difference between log-probabilities.
+Two designs: "paired", the random prime-target pairs of arXiv 2406.18501, and "factorial", few primes over many
+targets. All three score the same sequences (log-probability of the whole target after BOS, the prime and a space),
+chunk by chunk in turn, so that a machine that slows down slows all three. Printed: sequences a second (median over
+chunks), the ratio to mechicl chunk by chunk, and the largest difference between log-probabilities.
 """
 
 import time

@@ -1,0 +1,290 @@
+"""The command line: results on stdout, one clear line a mistake, scores kept when it is stopped."""
+
+import json
+import subprocess
+import sys
+import warnings
+from html import unescape
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mechicl
+import mechicl.__main__ as command_line
+from mechicl.__main__ import main
+from mechicl.tasks.datives import dative_corpus
+
+VERBS = ["give", "send", "show", "throw", "find", "make", "save", "draw"]
+MINUS = "\N{MINUS SIGN}"
+
+
+@pytest.fixture
+def scores(tmp_path):
+    """A table with known slopes: -0.2 after DO primes up to noise, none after PD primes."""
+    rng = np.random.default_rng(0)
+    bias = np.linspace(0.1, 0.9, 12)
+    frame = pd.DataFrame({"verb": [f"verb{i}" for i in range(12)], "bias": bias})
+    frame["y_PD"] = 0.8 + rng.normal(0, 0.01, 12)
+    frame["y_DO"] = 0.6 - 0.2 * bias + rng.normal(0, 0.01, 12)
+    path = tmp_path / "scores.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Stands in for model and scoring: what was asked of them is in `loaded` and `stores`."""
+    seen = SimpleNamespace(loaded=[], stores=[], stop=False)
+
+    def load(name, **options):
+        seen.loaded.append((name, options))
+        return name
+
+    def score(model, contexts, continuations, *, store=None, progress=True, **options):
+        seen.stores.append((store, progress))
+        if store is not None:
+            store.mkdir(parents=True, exist_ok=True)
+        if seen.stop:
+            raise KeyboardInterrupt
+        return np.random.default_rng(0).normal(size=len(contexts)) - 1
+
+    facts = {"model": "toy", "n_params": 7}
+    monkeypatch.setattr("mechicl.analyses.report._pictures", lambda *results: [])
+    monkeypatch.setattr(mechicl, "load", load, raising=False)
+    monkeypatch.setattr("mechicl.analyses.priming.score", score)
+    monkeypatch.setattr("mechicl.analyses.priming.wrap", lambda model: SimpleNamespace(facts=lambda: facts))
+    return seen
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "corpus"
+    dative_corpus(targets_per_verb=2, verbs=VERBS).save(folder)
+    return str(folder)
+
+
+def mistake(capsys, *arguments):
+    """Run what must fail; return the one line that says why."""
+    assert main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "Traceback" not in err
+    (line,) = err.strip().splitlines()
+    assert line.startswith("mechicl: error: ")
+    return line
+
+
+def test_ife_from_a_table_prints_verdict_and_slopes(scores, capsys):
+    assert main(["ife", "--scores", str(scores)]) == 0
+    out, err = capsys.readouterr()
+    frame = pd.read_csv(scores)
+    lines = out.splitlines()
+    assert lines[0].startswith("IFE on DO primes, not on PD primes") and err == ""
+    probability = out.split("logit scale")[0].splitlines()
+    for form in ("PD", "DO"):
+        slope = np.polyfit(frame["bias"], frame[f"y_{form}"], 1)[0]
+        (line,) = [line for line in probability if f"after {form} primes" in line]
+        assert f"{slope:.3f} [".replace("-", MINUS) in line and "p " in line
+    assert "12 verbs" in out
+
+
+def test_ife_as_json_holds_the_same_numbers(scores, capsys):
+    assert main(["ife", "--scores", str(scores), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    frame = pd.read_csv(scores)
+    (row,) = [e for e in found["estimates"] if (e["scale"], e["estimand"]) == ("probability", "slope_DO")]
+    assert row["estimate"] == pytest.approx(np.polyfit(frame["bias"], frame["y_DO"], 1)[0])
+    assert found["evidence"] == {"PD": "none", "DO": "ife"} and found["forms"] == ["PD", "DO"]
+    assert len(found["verbs"]) == 12 and found["provenance"]["model"] is None
+
+
+def test_published_tables_are_read_as_they_are(data_folder, capsys):
+    assert main(["ife", "--scores", str(data_folder / "published_ife" / "gpt3_pronoun.csv"), "--json"]) == 0
+    found = {(e["scale"], e["estimand"]): e["estimate"] for e in json.loads(capsys.readouterr().out)["estimates"]}
+    assert found["probability", "slope_PD"] == pytest.approx(-0.078, abs=5e-4)  # as printed in the paper
+    assert found["probability", "slope_DO"] == pytest.approx(-0.078, abs=5e-4)
+
+
+def test_foreign_columns_forms_and_norms(scores, tmp_path, capsys):
+    frame = pd.read_csv(scores)
+    foreign = tmp_path / "foreign.csv"
+    frame.rename(columns={"y_PD": "after active", "y_DO": "after passive"}).to_csv(foreign, index=False)
+    norms = tmp_path / "norms.csv"
+    frame[["verb"]].assign(bias=1 - frame["bias"]).to_csv(norms, index=False)
+    asked = ["--forms", "active", "passive", "--outcomes", "after active", "after passive", "--norms", str(norms)]
+    assert main(["ife", "--scores", str(foreign), *asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (row,) = [e for e in found["estimates"] if (e["scale"], e["estimand"]) == ("probability", "slope_passive")]
+    # The norms are the bias upside down, so the slope changes its sign.
+    assert row["estimate"] == pytest.approx(-np.polyfit(frame["bias"], frame["y_DO"], 1)[0])
+
+
+def test_warnings_are_one_line_and_no_mistake(scores, tmp_path, capsys):
+    norms = tmp_path / "norms.csv"
+    pd.read_csv(scores)[["verb", "bias"]].iloc[1:].to_csv(norms, index=False)
+    assert main(["ife", "--scores", str(scores), "--norms", str(norms)]) == 0
+    assert capsys.readouterr().err.strip() == "mechicl: warning: dropped the verbs without a norm: verb0"
+
+
+def test_the_same_warning_is_said_once(monkeypatch, capsys):
+    def noisy(options, arguments):
+        for i in range(3):
+            warnings.warn_explicit("few verbs", UserWarning, "file", i)
+
+    monkeypatch.setattr(command_line, "_models", noisy)
+    assert main(["models"]) == 0
+    assert capsys.readouterr().err == "mechicl: warning: few verbs\n"
+
+
+def test_report_from_scores_to_page(toy, corpus, tmp_path, capsys):
+    out = tmp_path / "out"
+    asked = ["report", "--model", "some/model", "--corpus", corpus, "--out", str(out), "--dtype", "bfloat16"]
+    assert main(asked) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].startswith("Structural priming: ")
+    assert printed.out.splitlines()[1].startswith("Inverse frequency effect: ")
+    assert printed.out.splitlines()[2] == f"Report: {(out / 'index.html').resolve()}"
+    assert "112 pairs of prime and target, 8 verbs" in printed.err
+    page = unescape((out / "index.html").read_text(encoding="utf-8"))
+    assert f"mechicl report --model some/model --corpus {corpus}" in page and "<code>corpus/</code>" in page
+    assert toy.loaded == [("some/model", {"device": None, "dtype": "bfloat16"})]
+    assert toy.stores == [(out / "scores", True)]
+
+    line = mistake(capsys, *asked)
+    assert "already holds a report" in line and len(toy.loaded) == 1, "refused before anything was scored"
+    assert main([*asked, "--overwrite", "--quiet"]) == 0
+    assert capsys.readouterr().err == "" and toy.stores[-1] == (out / "scores", False)
+
+
+def test_report_goes_to_a_folder_named_after_the_model(toy, corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--model", "org/name: 1", "--corpus", corpus, "--quiet"]) == 0
+    assert (tmp_path / "report" / "org-name-1" / "index.html").is_file()
+
+
+def test_ife_with_a_model_scores_generated_sentences(toy, capsys):
+    assert main(["ife", "--model", "toy", "--size", "small", "--pronoun", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert "slope after PD primes" in out and err == "" and toy.stores == [(None, False)]
+
+
+def test_primelm_files_are_sampled_by_size(toy, tmp_path, monkeypatch, capsys):
+    rows = [
+        f"a boy {p} a cup to a girl .,a boy {p} a girl a cup .,the man {t} the hat to me .,the man {t} me the hat ."
+        for p in ("gave", "sent", "sold", "threw")
+        for t in ("gave", "sent", "sold", "threw")
+    ]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(["ppo,pdo,tpo,tdo", *rows]))
+    monkeypatch.setitem(command_line.DRAWN, "small", 8)
+    for size, n_pairs in (("small", 8), ("paper", 16)):
+        assert main(["ife", "--model", "toy", "--corpus", str(path), "--size", size]) == 0
+        out, err = capsys.readouterr()
+        assert "slope after PO primes" in out and f"{n_pairs} pairs" in err
+
+
+def test_an_interrupted_report_says_what_is_kept_and_goes_on(toy, corpus, tmp_path, capsys):
+    asked = ["report", "--model", "toy", "--corpus", corpus, "--out", str(tmp_path / "out"), "--quiet"]
+    toy.stop = True
+    assert main(asked) == 130
+    err = capsys.readouterr().err
+    assert f"kept in {tmp_path / 'out' / 'scores'}" in err and "same command" in err and "Traceback" not in err
+    assert not (tmp_path / "out" / "index.html").exists()
+    toy.stop = False
+    assert main(asked) == 0
+    assert toy.stores[0][0] == toy.stores[1][0], "the second run looks where the first one kept its scores"
+
+
+def test_an_interrupted_ife_says_how_to_keep_scores(toy, corpus, tmp_path, capsys):
+    toy.stop = True
+    asked = ["ife", "--model", "toy", "--corpus", corpus, "--quiet"]
+    assert main(asked) == 130
+    assert "--keep FOLDER" in capsys.readouterr().err
+    assert main([*asked, "--keep", str(tmp_path / "kept")]) == 130
+    assert f"kept in {tmp_path / 'kept'}" in capsys.readouterr().err
+
+
+def test_models_says_what_is_ready_and_what_makes_it_so(monkeypatch, capsys):
+    rows = [
+        SimpleNamespace(name="one", ready=True, detail="converted", command=""),
+        SimpleNamespace(name="another", ready=False, detail="missing package x", command="pip install x"),
+    ]
+    monkeypatch.setattr("mechicl.models.model_status", lambda: rows)
+    assert main(["models"]) == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.split() == ["one", "ready", "converted"]
+    assert second.startswith("another  not ready") and third.endswith("pip install x")
+
+
+def test_the_known_models_are_listed(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in mechicl.KNOWN_MODELS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ife"], "either --model"),
+        (["ife", "--model", "m", "--scores", "s.csv"], "either --model"),
+        (["ife", "--scores", "absent.csv"], "there is no file absent.csv"),
+        (["ife", "--model", "m", "--outcomes", "a", "b"], "belongs to --scores"),
+        (["ife", "--model", "m", "--corpus", "absent"], "there is no file or folder absent"),
+        (["report", "--model", "m", "--out", "o", "--corpus", "absent.csv"], "there is no file or folder absent.csv"),
+        (["ife", "--model", "m", "--corpus", ".", "--pronoun"], "--pronoun"),
+        (["ife", "--model", "m", "--corpus", "."], "holds no complete corpus"),
+        (["ife", "--model", "smolm2", "--size", "small", "--quiet"], "did you mean 'smollm2'"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert message in mistake(capsys, *arguments)
+
+
+def test_tables_without_the_columns_or_rows_are_refused(scores, tmp_path, capsys):
+    poor = tmp_path / "poor.csv"
+    pd.read_csv(scores).drop(columns="y_DO").to_csv(poor, index=False)
+    assert "y_DO" in mistake(capsys, "ife", "--scores", str(poor))
+    empty = tmp_path / "empty.csv"
+    empty.write_text("")
+    assert "No columns" in mistake(capsys, "ife", "--scores", str(empty))
+
+
+def test_mistakes_can_be_traced(tmp_path, monkeypatch):
+    monkeypatch.setenv("MECHICL_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        main(["ife", "--scores", str(tmp_path / "absent.csv")])
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["report"], ["report", "--model", "m", "--size", "huge"], []])
+def test_what_does_not_parse_is_said_by_the_parser(arguments, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err != "" and "Traceback" not in err
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mechicl {mechicl.__version__}\n"
+
+
+@pytest.mark.parametrize("argument", ["--help", "models"])
+def test_quick_answers_load_no_heavy_library(argument):
+    code = (
+        "import sys; from mechicl.__main__ import main; code = main([sys.argv[1]]); "
+        "heavy = {'torch', 'transformer_lens', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules); "
+        "print(heavy, file=sys.stderr); sys.exit(code or bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "smollm2" in done.stdout or "report" in done.stdout
+
+
+@pytest.mark.parametrize("size", ["small", "default"])
+def test_generated_sizes_give_every_prime_verb_the_same_targets(size):
+    """Determiners shift the share of PD a lot, so all verbs must meet as many with "the"."""
+    pairs = dative_corpus(seed=1, **command_line.GENERATED[size]).to_frame()
+    counts = pairs.groupby(["prime_verb", "target_verb", "prime_determiner"]).size()
+    n_verbs = pairs["prime_verb"].nunique()
+    assert len(counts) == n_verbs * (n_verbs - 1) * 2 and counts.min() == counts.max()
