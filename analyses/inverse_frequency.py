@@ -16,6 +16,12 @@ Estimands, each on two scales (probability: y over bias; logit: L over bias_logi
     slope_neutral                slope after neutral primes (the verb in neither form): that verb effect, measured
     slope_PD_from_neutral, ...   slopes of y_PD - y_neutral and y_DO - y_neutral
     common_shift_from_neutral    common_shift + slope_neutral
+    slope_unprimed               slope of the targets without any prime: what the pairing alone brings along
+    slope_PD_raw, slope_DO_raw   the paper's slopes, of plain means, where the others are of adjusted means
+
+In the paper's design no target has its prime's verb, so that verbs leaning to PD meet targets leaning to DO and plain
+means fall with about -1 / (number of verbs - 1) even where nothing is primed. Given the items, outcomes are therefore
+means adjusted for the targets that a verb met (`mechicl.adjustment`); a published table has plain means only.
 
 No IFE: slopes 0. Source: Zhou, Frank & McCoy, arXiv 2406.18501 (slopes b_PD and b_DO on the
 probability scale); the other estimands and the logit scale are added here, because a sigmoid saturates, and because a
@@ -60,7 +66,8 @@ class HasVerbTable(Protocol):
 class IFEResult(Result):
     """Slopes over verb bias, and what they say.
 
-    verbs: the table that was used: verb, bias, bias_logit, y_<form>, L_<form>, and y_neutral, L_neutral if there.
+    verbs: the table that was used: verb, bias, bias_logit, y_<context>, L_<context>, and y_<context>_raw,
+        L_<context>_raw where y and L are adjusted means (see `mechicl.analyses.verb_table`).
     estimates: one row a scale and estimand: scale, estimand, estimate; se, ols_low, ols_high, p_ols (least squares, as
         in the paper); low, high (bootstrap over verbs); p_permutation; p_holm; loo_low, loo_high (range with any one
         verb left out); n_verbs; interval ("bca", or "percentile" where BCa is undefined).
@@ -109,14 +116,16 @@ def inverse_frequency(
 
     Intervals: verbs are drawn with replacement (BCa; about .92 true coverage at 22 verbs for .95, see
     `mechicl.stats.slope_interval`). p_permutation: bias permuted over verbs, valid at any number of verbs. p_holm is
-    p_permutation after Holm's correction in two families a scale: the two slopes b_s, and the derived estimands.
+    p_permutation after Holm's correction in families a scale: the two slopes b_s; the two raw slopes; the
+    derived estimands. The controls slope_neutral and slope_unprimed are in none (NaN).
 
     The verdict. A form has the IFE when, on the probability scale, its slope is below 0, the interval excludes 0 and
     p_holm < 1 - level; it is "reversed" when the same holds above 0; otherwise "none" (no evidence, which is not
-    evidence of none: see the interval). The verdict adds, when so, that the logit scale disagrees; and to an IFE that
-    an interval from the neutral baseline (the form's slope, or the common shift) includes 0 or lies on the other side,
-    and that pe_slope's interval includes 0, so a verb effect that ignores structure could explain it. An IFE by itself
-    does not identify gradient descent: activation and Bayesian accounts produce it too.
+    evidence of none: see the interval). The verdict adds, when so, that the logit scale disagrees; to a slope that was
+    found, that outcomes could not be adjusted for targets, or that its interval from the neutral baseline includes 0
+    or lies on the other side (for an IFE, the common shift's as well); to an IFE, that pe_slope's interval includes 0,
+    so a verb effect that ignores structure could explain it. An IFE by itself does not identify gradient descent:
+    activation and Bayesian accounts produce it too.
 
         result = inverse_frequency(pd.read_csv("scores.csv"))
         result.verdict      # "IFE on DO primes, not on PD primes"
@@ -183,6 +192,11 @@ def _estimand_outcomes(
             f"slope_{forms[1]}_from_neutral": second - neutral,
             "common_shift_from_neutral": neutral - (first + second) / 2,
         }
+    if f"{letter}_unprimed" in verbs:
+        found["slope_unprimed"] = verbs[f"{letter}_unprimed"].to_numpy()
+    for form in forms:
+        if f"{letter}_{form}_raw" in verbs:
+            found[f"slope_{form}_raw"] = verbs[f"{letter}_{form}_raw"].to_numpy()
     return {name: np.round(outcome, _ROUNDING) for name, outcome in found.items()}
 
 
@@ -223,7 +237,9 @@ def _scale_estimates(
             }
         )
     table = pd.DataFrame(rows)
-    published = table["estimand"].isin([f"slope_{form}" for form in forms])
-    for family in (published, ~published):
+    tested = table["estimand"].isin([f"slope_{form}" for form in forms])
+    published = table["estimand"].str.endswith("_raw")
+    control = table["estimand"].isin(["slope_neutral", "slope_unprimed"])  # a baseline is no hypothesis
+    for family in (tested, published, ~(tested | published | control)):
         table.loc[family, "p_holm"] = holm(table.loc[family, "p_permutation"].to_numpy())
     return table

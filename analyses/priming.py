@@ -25,6 +25,7 @@ import scipy.stats
 from jaxtyping import Float
 from scipy.special import expit
 
+from mechicl.adjustment import adjusted_means
 from mechicl.hooks.scoring import score
 from mechicl.hooks.wrapper import wrap
 from mechicl.provenance import Provenance
@@ -65,16 +66,23 @@ class PrimingResult(Result):
         return self.items.copy()
 
     def verb_table(self) -> pd.DataFrame:
-        """One row a prime verb: bias, bias_logit, and the means over its items of y_<context> and L_<context>."""
-        contexts = (*self.forms, "neutral")
-        by_verb = self.items.groupby("prime_verb", sort=True)
-        table = pd.DataFrame({"n_pairs": by_verb.size()})
-        for context in contexts:
-            table[f"y_{context}"] = by_verb[f"L_{context}"].agg(lambda values: expit(values).mean())
-            table[f"L_{context}"] = by_verb[f"L_{context}"].mean()
+        """One row a prime verb: bias, bias_logit, and of every context the means over the verb's items.
+
+        y_<context> and L_<context> are plain means, as in the paper; "unprimed" are the verb's targets without any
+        prime, so what the pairing alone brings along. y_<context>_adjusted and L_<context>_adjusted are the means had
+        all verbs met the same targets (see `mechicl.adjustment`), NaN where the design cannot tell.
+        """
+        items = self.items
+        columns = {}
+        for context in (*self.forms, "neutral", "unprimed"):
+            for letter, values in (("y", expit(items[f"L_{context}"])), ("L", items[f"L_{context}"])):
+                columns[f"{letter}_{context}"] = values.groupby(items["prime_verb"]).mean()
+                if context != "unprimed" and values.notna().all():
+                    adjusted = adjusted_means(values.to_numpy(), items["prime_verb"], items["target"])
+                    columns[f"{letter}_{context}_adjusted"] = np.nan if adjusted is None else adjusted
+        table = pd.DataFrame(columns).assign(n_pairs=items.groupby("prime_verb").size())
         bias = self.bias.set_index("verb")[["bias", "bias_logit"]]
-        ordered = ["bias", "bias_logit", *(f"{y}_{c}" for y in "yL" for c in contexts), "n_pairs"]
-        return bias.join(table, how="inner").rename_axis("verb").reset_index()[["verb", *ordered]]
+        return bias.join(table, how="inner").rename_axis("verb").reset_index()
 
     def plot(self, ax: Any = None) -> Any:
         """Priming effect of every prime verb with its interval; returns matplotlib Axes."""

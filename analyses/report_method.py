@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from scipy.special import expit
-
-from mechicl.stats import ols
 from mechicl.wording import number, percent
 
 GLOSS = ("“A doctor brought a file to a guest.”", "“A doctor brought a guest a file.”")  # prepositional, double object
@@ -35,7 +30,8 @@ def method(priming: Any, ife: Any) -> dict[str, Any]:
         "bias_words": _bias_words(priming, external),
         "bias_caveat": _bias_caveat(external),
         "overlap": _overlap(priming),
-        "built_in": number(built_in_slope(priming, ife)),
+        "built_in": number(_built_in_slope(ife)),
+        "adjusted": bool(ife.estimates["estimand"].str.endswith("_raw").any()),
         "resamples": _thousands(ife.provenance.options.get("n_boot")),
         "orders": _thousands(ife.provenance.options.get("n_permutations")),
         "threshold": number(1 - ife.level, 2).lstrip("0"),
@@ -47,16 +43,10 @@ def uses_external_norms(ife: Any) -> bool:
     return bool(ife.provenance.options.get("external_norms"))
 
 
-def built_in_slope(priming: Any, ife: Any) -> float:
-    """Slope over verb bias, on the probability scale, of the share that a verb's targets have without any prime.
-
-    This is what the pairing of primes and targets alone brings along. Where targets have every verb but the prime's it
-    is about -1 / (number of verbs - 1); with targets that are the same for all prime verbs it is 0.
-    """
-    shares = pd.Series(expit(priming.items["L_unprimed"].to_numpy(float))).groupby(priming.items["prime_verb"]).mean()
-    known = shares.reindex(ife.verbs["verb"]).to_numpy(float)
-    kept = np.isfinite(known)
-    return ols(ife.verbs["bias"].to_numpy(float)[kept], known[kept]).slope if kept.sum() >= 3 else float("nan")
+def _built_in_slope(ife: Any) -> float:
+    """The slope of the targets without any prime, on the probability scale; NaN where it is unknown."""
+    rows = ife.estimates.query("scale == 'probability' and estimand == 'slope_unprimed'")
+    return float(rows["estimate"].iloc[0]) if len(rows) else float("nan")
 
 
 def _thousands(value: int | None) -> str:

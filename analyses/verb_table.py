@@ -1,9 +1,10 @@
 """The table that the inverse frequency effect is read from: one row a verb, its bias and its outcomes on both scales.
 
 Takes the table of a priming result, or a foreign frame (published or one's own scores), checks it and completes it.
-Columns of the finished table: verb, bias, bias_logit, y_<form> and L_<form> for both forms, and y_neutral, L_neutral
-where there is a neutral baseline. `bias` and `y_` are probabilities of the first form, `bias_logit` and `L_` log-odds
-in nats.
+Columns of the finished table: verb, bias, bias_logit, y_<context> and L_<context> for both forms, and for the contexts
+"neutral" (a neutral prime) and "unprimed" (the verb's targets alone) where they are there. `bias` and `y_` are
+probabilities of the first form, `bias_logit` and `L_` log-odds in nats. Where the frame has means that are adjusted for
+the targets that a verb met (y_<context>_adjusted), y_<context> are these, and y_<context>_raw the plain means.
 """
 
 import warnings
@@ -15,6 +16,7 @@ import pandas as pd
 from scipy.special import logit
 
 MIN_VERBS = 3
+CONTROLS = ("neutral", "unprimed")
 
 
 def read_verb_table(
@@ -47,31 +49,49 @@ def read_verb_table(
             table[column] = given
     if bias is not None:
         table = _with_norms(table, bias)
-    table = _without_partial_neutral(table)
+    table = _without_partial_context(table)
     _check_values(table)
     for share, logits in [("bias", "bias_logit"), *((f"y_{c}", f"L_{c}") for c in names if f"y_{c}" in table)]:
         if logits not in table:
             table[logits] = logit(table[share])
     shares = [column for column in table if str(column).startswith("y_")]
-    return table[["verb", "bias", "bias_logit", *shares, *(str(c).replace("y_", "L_", 1) for c in shares)]]
+    table = table[["verb", "bias", "bias_logit", *shares, *(str(c).replace("y_", "L_", 1) for c in shares)]]
+    return _with_adjusted(table, frame, [str(c)[2:] for c in shares])
+
+
+def _with_adjusted(table: pd.DataFrame, frame: pd.DataFrame, contexts: list[str]) -> pd.DataFrame:
+    """The adjusted means in the place of the plain ones, if every context but "unprimed" has them for every verb.
+
+    They may leave [0, 1] a little: the model behind them is additive.
+    """
+    rows = frame.assign(verb=frame["verb"].astype(str)).set_index("verb")
+    columns = [f"{letter}_{context}" for letter in "yL" for context in contexts if context != "unprimed"]
+    if any(f"{column}_adjusted" not in rows for column in columns):
+        return table
+    adjusted = rows.loc[table["verb"], [f"{column}_adjusted" for column in columns]].to_numpy(dtype=np.float64)
+    if not np.isfinite(adjusted).all():
+        return table
+    plain = table[columns].add_suffix("_raw")
+    return table.assign(**dict(zip(columns, adjusted.T, strict=True))).join(plain)
 
 
 def _check_forms(forms: tuple[str, str], outcomes: Mapping[str, str] | None) -> None:
-    if len(set(forms)) != 2 or "neutral" in forms or not all(forms):
+    if len(set(forms)) != 2 or set(CONTROLS) & set(forms) or not all(forms):
         raise ValueError(f"got forms {forms}, expected two different names such as ('PD', 'DO'), neither 'neutral'")
-    if unknown := sorted(set(outcomes or {}) - {*forms, "neutral"}):
-        raise ValueError(f"got outcomes for {unknown}, expected the forms {list(forms)} or 'neutral'")
+    if unknown := sorted(set(outcomes or {}) - {*forms, *CONTROLS}):
+        raise ValueError(f"got outcomes for {unknown}, expected the forms {list(forms)} or one of {list(CONTROLS)}")
 
 
 def _outcome_columns(frame: pd.DataFrame, forms: tuple[str, str], outcomes: dict[str, str]) -> dict[str, str]:
     """Context -> column of its probabilities: as told, else y_<context>, else published style such as do_pd."""
     names = {}
-    for context in (*forms, "neutral"):
+    for context in (*forms, *CONTROLS):
         published = f"{context}_{forms[0]}".lower()
         found = next((c for c in (f"y_{context}", published) if c in frame), f"y_{context}")
         names[context] = outcomes.get(context, found)
-    if "neutral" not in outcomes and (names["neutral"] not in frame or frame[names["neutral"]].isna().all()):
-        del names["neutral"]
+    for context in CONTROLS:
+        if context not in outcomes and (names[context] not in frame or frame[names[context]].isna().all()):
+            del names[context]
     return names
 
 
@@ -117,13 +137,14 @@ def _with_norms(table: pd.DataFrame, bias: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _without_partial_neutral(table: pd.DataFrame) -> pd.DataFrame:
-    """A neutral baseline serves only where every verb has it: slopes over different verbs do not compare."""
-    if "y_neutral" not in table or not table["y_neutral"].isna().any():
-        return table
-    lacking = _list(table["verb"][table["y_neutral"].isna()])
-    warnings.warn(f"left out the neutral baseline, which is missing for {lacking}", UserWarning, stacklevel=4)
-    return table.drop(columns=["y_neutral", "L_neutral"], errors="ignore")
+def _without_partial_context(table: pd.DataFrame) -> pd.DataFrame:
+    """A baseline serves only where every verb has it: slopes over different verbs do not compare."""
+    for context in CONTROLS:
+        if f"y_{context}" in table and (absent := table[f"y_{context}"].isna()).any():
+            lacking = _list(table["verb"][absent])
+            warnings.warn(f"left out the {context} baseline, which is missing for {lacking}", UserWarning, stacklevel=4)
+            table = table.drop(columns=[f"y_{context}", f"L_{context}"], errors="ignore")
+    return table
 
 
 def _check_values(table: pd.DataFrame) -> None:

@@ -19,8 +19,10 @@ def verdict_in_words(estimates: pd.DataFrame, forms: tuple[str, str], level: flo
     """One sentence; what qualifies it follows after semicolons."""
     evidence = form_evidence(estimates, forms, level)
     parts = [headline(evidence), _other_scale(estimates, forms, level, evidence)]
-    if affected := [form for form in forms if evidence[form] == "ife"]:
-        parts += [_against_neutral(estimates, affected), _structure_independent(estimates)]
+    if set(evidence.values()) != {"none"}:
+        parts += [_targets_alone(estimates), _against_neutral(estimates, evidence)]
+    if "ife" in evidence.values():
+        parts += [_structure_independent(estimates)]
     return "; ".join(part for part in parts if part)
 
 
@@ -48,20 +50,29 @@ def _other_scale(estimates: pd.DataFrame, forms: tuple[str, str], level: float, 
     return "" if other == evidence else f"the logit scale disagrees ({headline(other)})"
 
 
-def _against_neutral(estimates: pd.DataFrame, affected: list[str]) -> str:
+def _against_neutral(estimates: pd.DataFrame, evidence: dict[str, str]) -> str:
     """Which of the effects are gone when they are measured from the same verb's neutral prime."""
-    names = {f"slope_{form}_from_neutral": f"{form} slope" for form in affected} | {
-        "common_shift_from_neutral": "common shift"
-    }
     if "common_shift_from_neutral" not in set(estimates["estimand"]):
         return ""
     lost = []
-    for estimand, words in names.items():
-        row = _row(estimates, PRIMARY, estimand)
-        survives = row["low"] > 0 if estimand.startswith("common") else row["high"] < 0
-        if not survives:
-            lost.append(words)
+    for form, label in evidence.items():
+        row = _row(estimates, PRIMARY, f"slope_{form}_from_neutral")
+        if (label == "ife" and not row["high"] < 0) or (label == "reversed" and not row["low"] > 0):
+            lost.append(f"{form} slope")
+    if "ife" in evidence.values() and not _row(estimates, PRIMARY, "common_shift_from_neutral")["low"] > 0:
+        lost.append("common shift")
     return f"it does not survive the neutral baseline ({', '.join(lost)})" if lost else ""
+
+
+def _targets_alone(estimates: pd.DataFrame) -> str:
+    """Plain means carry the slope that the pairing brings; adjusted ones do not, and a published table cannot say."""
+    known = set(estimates["estimand"])
+    if "slope_unprimed" not in known or any(name.endswith("_raw") for name in known):
+        return ""
+    row = _row(estimates, PRIMARY, "slope_unprimed")
+    if abs(row["estimate"]) < 1e-6:
+        return ""
+    return f"not adjusted for targets, which slope by {row['estimate']:.3f} without any prime"
 
 
 def _structure_independent(estimates: pd.DataFrame) -> str:

@@ -176,6 +176,7 @@ def estimand_label(estimand: str, forms: Sequence[str], *, short: bool = False) 
         "pe_slope": "PE-slope" + ("" if short else f", b_{first} {MINUS} b_{second}"),
         "common_shift_from_neutral": "common shift from neutral",
         "slope_neutral": "slope after neutral primes",
+        "slope_unprimed": "slope of the targets without any prime",
     }
     if estimand in words:
         return words[estimand]
@@ -184,6 +185,8 @@ def estimand_label(estimand: str, forms: Sequence[str], *, short: bool = False) 
             return f"slope after {form} primes"
         if estimand == f"slope_{form}_from_neutral":
             return f"slope after {form} primes, from neutral"
+        if estimand == f"slope_{form}_raw":
+            return f"slope after {form} primes, plain means"
     return estimand
 
 

@@ -112,10 +112,10 @@ def _factorial(
     partners: Partners, nouns: Nouns, targets_per_verb: int, primes_per_verb: int, rng: np.random.Generator
 ) -> Pairs:
     """Every prime with every target that it may meet."""
-    if targets_per_verb % 2 and primes_per_verb % 2:
+    if primes_per_verb % 2:
         raise ValueError(
-            f"got {primes_per_verb} primes and {targets_per_verb} targets a verb; make one of them even, "
-            "so that opposite determiners leave every verb with equally many pairs"
+            f'got primes_per_verb={primes_per_verb}, expected an even number: half with "a", half with "the". With an '
+            "odd one some verbs would meet more targets of one determiner, which by itself changes what follows"
         )
     prime_nouns, target_nouns = nouns.halves(rng)
     primes = Writer(prime_nouns, rng).items(list(partners), primes_per_verb)

