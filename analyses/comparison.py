@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from mechicl.analyses.inverse_frequency import IFEResult
+from mechicl.analyses.inverse_frequency import IFEResult, holm_by_family
 from mechicl.provenance import Provenance
 from mechicl.results import Result
-from mechicl.stats import holm, ols
+from mechicl.stats import ols
 
 MIN_SIZES = 3
 _TREND = ["scale", "estimand", "slope", "low", "high", "p", "spearman", "n_models", "n_sizes", "note"]
@@ -28,7 +28,7 @@ class ComparisonResult(Result):
 
     models: one row a model: model, family, n_params, verdict.
     estimates: the estimates of all, with a column model, and p_holm_across: the permutation p after Holm's correction
-        over all models, in two families a scale (the two slopes b_s of every model; the derived estimands).
+        over all models, in the families of `holm_by_family`.
     trend: one row a scale and estimand: slope of the estimate on log10(n_params), that is the change when the model
         grows tenfold, with its t interval and p (n - 2 degrees of freedom, one model a point); spearman, the rank
         correlation of estimate and size; n_models and n_sizes it rests on; note. NaN with fewer than 3 sizes.
@@ -112,10 +112,8 @@ def _named(results: Sequence[IFEResult] | Mapping[str, IFEResult]) -> dict[str, 
 
 def _corrected(estimates: pd.DataFrame, forms: tuple[str, str]) -> pd.DataFrame:
     """The estimates with p_holm_across, right of p_holm."""
-    published = estimates["estimand"].isin([f"slope_{form}" for form in forms])
-    across = estimates.groupby(["scale", published])["p_permutation"].transform(lambda p: holm(p.to_numpy()))
     estimates = estimates.copy()
-    estimates.insert(list(estimates.columns).index("p_holm") + 1, "p_holm_across", across)
+    estimates.insert(list(estimates.columns).index("p_holm") + 1, "p_holm_across", holm_by_family(estimates, forms))
     return estimates
 
 

@@ -237,9 +237,22 @@ def _scale_estimates(
             }
         )
     table = pd.DataFrame(rows)
-    tested = table["estimand"].isin([f"slope_{form}" for form in forms])
-    published = table["estimand"].str.endswith("_raw")
-    control = table["estimand"].isin(["slope_neutral", "slope_unprimed"])  # a baseline is no hypothesis
-    for family in (tested, published, ~(tested | published | control)):
-        table.loc[family, "p_holm"] = holm(table.loc[family, "p_permutation"].to_numpy())
+    table["p_holm"] = holm_by_family(table, forms)
     return table
+
+
+def holm_by_family(estimates: pd.DataFrame, forms: tuple[str, str]) -> pd.Series:
+    """p_permutation after Holm's correction within each scale and family of estimands, over all rows of the frame.
+
+    Families: the two slopes b_s; the raw slopes; the derived estimands. Controls (slope_neutral, slope_unprimed) are
+    baselines, no hypotheses: NaN.
+    """
+
+    def family(estimand: str) -> str | None:
+        if estimand in ("slope_neutral", "slope_unprimed"):
+            return None
+        return estimand[-4:] if estimand.endswith("_raw") else str(estimand in [f"slope_{form}" for form in forms])
+
+    families = estimates["estimand"].map(family)
+    by_family = estimates.groupby([estimates["scale"], families])["p_permutation"]
+    return by_family.transform(lambda p: holm(p.to_numpy())).where(families.notna())

@@ -8,7 +8,7 @@ the targets that a verb met (y_<context>_adjusted), y_<context> are these, and y
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,19 @@ def _with_adjusted(table: pd.DataFrame, frame: pd.DataFrame, contexts: list[str]
         return table
     plain = table[columns].add_suffix("_raw")
     return table.assign(**dict(zip(columns, adjusted.T, strict=True))).join(plain)
+
+
+def check_slopes_defined(verbs: Sequence[str], bias: pd.DataFrame | None = None) -> None:
+    """Refuse (ValueError) prime verbs over which no slope can be fitted: ask before hours of scoring, not after.
+
+    Too few verbs, or external norms (`bias`) that are malformed, repeat a verb or cover too few of the verbs.
+    """
+    if len(verbs) < MIN_VERBS:
+        raise ValueError(f"slope undefined with {len(verbs)} verbs ({_list(verbs)}); give at least {MIN_VERBS}")
+    if bias is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # verbs without a norm are named when the norms are used
+            _with_norms(pd.DataFrame({"verb": list(verbs)}), bias)
 
 
 def _check_forms(forms: tuple[str, str], outcomes: Mapping[str, str] | None) -> None:

@@ -192,7 +192,9 @@ def _measured(options: Report | Ife, corpus: Any, *, store: Path | None, norms: 
     import mechicl
     from mechicl.analyses.inverse_frequency import inverse_frequency
     from mechicl.analyses.priming import priming
+    from mechicl.analyses.verb_table import check_slopes_defined
 
+    check_slopes_defined(sorted(set(corpus.to_frame()["prime_verb"])), norms)
     if options.quiet:
         from transformers.utils import logging
 

@@ -288,3 +288,14 @@ def test_generated_sizes_give_every_prime_verb_the_same_targets(size):
     counts = pairs.groupby(["prime_verb", "target_verb", "prime_determiner"]).size()
     n_verbs = pairs["prime_verb"].nunique()
     assert len(counts) == n_verbs * (n_verbs - 1) * 2 and counts.min() == counts.max()
+
+
+def test_what_cannot_give_a_slope_is_refused_before_the_model_is_loaded(toy, tmp_path, capsys):
+    two = dative_corpus(verbs=["give", "make"], targets_per_verb=2).save(tmp_path / "two")
+    assert main(["ife", "--model", "toy", "--corpus", str(two)]) == 2
+    assert "slope undefined with 2 verbs (give, make)" in capsys.readouterr().err
+    norms = tmp_path / "norms.csv"
+    pd.DataFrame({"verb": ["give", "send"], "bias": [0.2, 0.4]}).to_csv(norms, index=False)
+    assert main(["ife", "--model", "toy", "--size", "small", "--norms", str(norms)]) == 2
+    assert "slope undefined with 2 verbs that have a norm" in capsys.readouterr().err
+    assert toy.loaded == []
