@@ -1,1 +1,38 @@
-"""One file an analysis; each returns a result."""
+"""Second floor: one file an analysis; each returns a result.
+
+`measure_priming` scores a priming corpus with a model, `inverse_frequency_effect` tests the error-driven account over
+its verbs, `compare` puts models side by side, `write_report` makes a page of it. Imported at first use: a table of
+published scores is analysed without loading torch's models.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechicl.analyses.comparison import ComparisonResult, compare
+    from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
+    from mechicl.analyses.priming import PrimingResult, measure_priming
+    from mechicl.analyses.report import write_report
+
+_HOME = {
+    "ComparisonResult": "comparison",
+    "IFEResult": "inverse_frequency",
+    "PrimingResult": "priming",
+    "compare": "comparison",
+    "inverse_frequency_effect": "inverse_frequency",
+    "measure_priming": "priming",
+    "write_report": "report",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

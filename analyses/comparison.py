@@ -98,7 +98,7 @@ def compare(results: Sequence[IFEResult] | Mapping[str, IFEResult]) -> Compariso
 
 def _named(results: Sequence[IFEResult] | Mapping[str, IFEResult]) -> dict[str, IFEResult]:
     if not results:
-        raise ValueError("got no results, expected at least one from inverse_frequency")
+        raise ValueError("got no results, expected at least one from inverse_frequency_effect")
     if isinstance(results, Mapping):
         return dict(results)
     names = [result.provenance.model for result in results]

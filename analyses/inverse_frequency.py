@@ -48,7 +48,7 @@ _COLUMNS = {PRIMARY: ("bias", "y"), SECONDARY: ("bias_logit", "L")}
 
 @runtime_checkable
 class HasVerbTable(Protocol):
-    """What `inverse_frequency` needs of a priming result."""
+    """What `inverse_frequency_effect` needs of a priming result."""
 
     @property
     def forms(self) -> tuple[str, str]:
@@ -93,7 +93,7 @@ class IFEResult(Result):
         return plot_ife_scatter(self, scale=scale, ax=ax)
 
 
-def inverse_frequency(
+def inverse_frequency_effect(
     data: HasVerbTable | pd.DataFrame,
     *,
     bias: pd.DataFrame | None = None,
@@ -127,7 +127,7 @@ def inverse_frequency(
     so a verb effect that ignores structure could explain it. An IFE by itself does not identify gradient descent:
     activation and Bayesian accounts produce it too.
 
-        result = inverse_frequency(pd.read_csv("scores.csv"))
+        result = inverse_frequency_effect(pd.read_csv("scores.csv"))
         result.verdict      # "IFE on DO primes, not on PD primes"
 
     Raises ValueError for missing columns, fewer than 3 verbs, repeated verbs, values that are not finite (named by

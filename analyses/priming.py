@@ -91,7 +91,7 @@ class PrimingResult(Result):
         return plot_verb_effects(self, ax=ax)
 
 
-def priming(
+def measure_priming(
     model: Any,
     corpus: PrimingCorpus,
     *,

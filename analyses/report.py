@@ -222,11 +222,11 @@ def _python_lines(ife: Any, comparison: Any) -> str:
     names = ("n_boot", "n_permutations", "level", "seed")
     arguments = "".join(f", {name}={options[name]!r}" for name in names if name in options)
     lines = [
-        "from mechicl.analyses.inverse_frequency import inverse_frequency",
+        "from mechicl.analyses.inverse_frequency import inverse_frequency_effect",
         "from mechicl.results import load",
         "",
         'priming, ife = load("results/priming"), load("results/inverse_frequency")',
-        f"again = inverse_frequency(priming{norms}{arguments})",
+        f"again = inverse_frequency_effect(priming{norms}{arguments})",
         "print(again.verdict, again.estimates.equals(ife.estimates))",
     ]
     if comparison is not None:

@@ -26,7 +26,7 @@ def read_verb_table(
     outcomes: Mapping[str, str] | None = None,
     bias: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """The finished table; `inverse_frequency` documents the columns that are recognised and the errors raised."""
+    """The finished table; see `inverse_frequency_effect` for the columns that are recognised and the errors raised."""
     _check_forms(forms, outcomes)
     names = _outcome_columns(frame, forms, dict(outcomes or {}))
     _require(frame, ["verb", *([] if bias is not None else ["bias"]), *names.values()], forms)

@@ -48,7 +48,7 @@ class Capture:
     def attention(self, query: str, key: str) -> Float[Tensor, "batch layer head"]:
         """How much each head attends from one role to another."""
         if self.pattern is None:
-            raise ValueError("patterns were not captured; call capture(..., patterns=True)")
+            raise ValueError("patterns were not captured; call capture_roles(..., patterns=True)")
         return self.pattern[..., self._index(query), self._index(key)]
 
     def _index(self, role: str) -> int:
@@ -57,7 +57,7 @@ class Capture:
         return self.roles.index(role)
 
 
-def capture(
+def capture_roles(
     model: Any,
     prompts: Sequence[Prompt],
     *,

@@ -155,7 +155,7 @@ def _report(options: Report, arguments: Sequence[str]) -> None:
 
 
 def _ife(options: Ife, arguments: Sequence[str]) -> None:
-    from mechicl.analyses.inverse_frequency import inverse_frequency
+    from mechicl.analyses.inverse_frequency import inverse_frequency_effect
     from mechicl.printing import as_json, as_text
 
     if (options.model is None) == (options.scores is None):
@@ -166,7 +166,7 @@ def _ife(options: Ife, arguments: Sequence[str]) -> None:
         _, result = _measured(options, _corpus(options), store=options.keep, norms=_table(options.norms))
     else:
         outcomes = None if options.outcomes is None else dict(zip(options.forms, options.outcomes, strict=True))
-        result = inverse_frequency(
+        result = inverse_frequency_effect(
             _table(options.scores),
             bias=_table(options.norms),
             forms=options.forms,
@@ -190,8 +190,8 @@ def _models(options: Models, arguments: Sequence[str]) -> None:
 def _measured(options: Report | Ife, corpus: Any, *, store: Path | None, norms: Any = None) -> tuple[Any, Any]:
     """Load the model, score the corpus, test for the effect."""
     import mechicl
-    from mechicl.analyses.inverse_frequency import inverse_frequency
-    from mechicl.analyses.priming import priming
+    from mechicl.analyses.inverse_frequency import inverse_frequency_effect
+    from mechicl.analyses.priming import measure_priming
     from mechicl.analyses.verb_table import check_slopes_defined
 
     check_slopes_defined(sorted(set(corpus.to_frame()["prime_verb"])), norms)
@@ -202,8 +202,8 @@ def _measured(options: Report | Ife, corpus: Any, *, store: Path | None, norms: 
     else:
         _say(f"{corpus.name}: {len(corpus):,} pairs of prime and target, {len(corpus.verbs)} verbs")
     model = mechicl.load(options.model, device=options.device, dtype=options.dtype)
-    measured = priming(model, corpus, store=store, progress=not options.quiet, seed=options.seed)
-    return measured, inverse_frequency(measured, bias=norms, seed=options.seed)
+    measured = measure_priming(model, corpus, store=store, progress=not options.quiet, seed=options.seed)
+    return measured, inverse_frequency_effect(measured, bias=norms, seed=options.seed)
 
 
 def _corpus(options: Scoring) -> Any:

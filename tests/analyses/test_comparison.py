@@ -11,7 +11,7 @@ import statsmodels.api as sm
 
 from mechicl import results
 from mechicl.analyses.comparison import ComparisonResult, compare
-from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency
+from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
 from mechicl.provenance import Provenance
 from mechicl.stats import holm
 
@@ -27,7 +27,7 @@ def result(
     frame = pd.DataFrame({"verb": [f"verb{i}" for i in range(12)], "bias": bias})
     frame[f"y_{forms[0]}"] = 0.6 + noise * rng.normal(size=12)
     frame[f"y_{forms[1]}"] = 0.4 + slope * bias + noise * rng.normal(size=12)
-    found = inverse_frequency(frame, forms=forms, n_boot=200, n_permutations=200, level=facts.pop("level", 0.95))
+    found = inverse_frequency_effect(frame, forms=forms, n_boot=200, n_permutations=200, level=facts.pop("level", 0.95))
     options = {**found.provenance.options, "corpus": facts.pop("corpus", "same")}
     return replace(found, provenance=Provenance.of({**FACTS, **facts}, seeds=found.provenance.seeds, options=options))
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit, logit
 
 from mechicl import results
-from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency
+from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
 from mechicl.provenance import Provenance
 
 FORMS = ("PD", "DO")
@@ -47,7 +47,7 @@ def estimate(result: IFEResult, estimand: str, column: str = "estimate", scale: 
 )
 def test_published_tables(data_folder: Path, file: str, slopes, p, evidence) -> None:
     frame = pd.read_csv(data_folder / "published_ife" / file)
-    result = inverse_frequency(frame)
+    result = inverse_frequency_effect(frame)
     for form, slope, probability, label in zip(FORMS, slopes, p, evidence, strict=True):
         assert estimate(result, f"slope_{form}") == pytest.approx(slope, abs=1e-5)
         assert estimate(result, f"slope_{form}", "p_ols") == pytest.approx(probability, rel=0.02, abs=1e-6)
@@ -56,7 +56,7 @@ def test_published_tables(data_folder: Path, file: str, slopes, p, evidence) -> 
 
 
 def test_published_gpt3_moves_as_a_whole(data_folder: Path) -> None:
-    result = inverse_frequency(pd.read_csv(data_folder / "published_ife" / "gpt3_pronoun.csv"))
+    result = inverse_frequency_effect(pd.read_csv(data_folder / "published_ife" / "gpt3_pronoun.csv"))
     assert estimate(result, "common_shift") == pytest.approx(0.0783, abs=1e-4)
     assert estimate(result, "common_shift", "p_ols") == pytest.approx(2e-8, rel=0.5)
     assert estimate(result, "pe_slope") == pytest.approx(0.0003, abs=1e-4)
@@ -68,14 +68,17 @@ def test_published_gpt3_moves_as_a_whole(data_folder: Path) -> None:
 
 
 def test_published_gpt2_has_no_effect(data_folder: Path) -> None:
-    assert inverse_frequency(pd.read_csv(data_folder / "published_ife" / "gpt2small_pronoun.csv")).verdict == "no IFE"
+    assert (
+        inverse_frequency_effect(pd.read_csv(data_folder / "published_ife" / "gpt2small_pronoun.csv")).verdict
+        == "no IFE"
+    )
 
 
 # Planted effects and no effect
 
 
 def test_planted_slopes_come_back_exactly() -> None:
-    result = inverse_frequency(verbs(pd_slope=-0.05, do_slope=-0.17), **QUICK)
+    result = inverse_frequency_effect(verbs(pd_slope=-0.05, do_slope=-0.17), **QUICK)
     expected = {"slope_PD": -0.05, "slope_DO": -0.17, "common_shift": 0.11, "pe_slope": 0.12}
     for estimand, value in expected.items():
         for column in ("estimate", "low", "high", "ols_low", "ols_high", "loo_low", "loo_high"):
@@ -89,7 +92,7 @@ def test_planted_slopes_on_the_logit_scale_come_back_exactly() -> None:
     for form, slope in zip(FORMS, (-0.2, -0.4), strict=True):
         frame[f"L_{form}"] = 0.5 + slope * frame["bias_logit"]
         frame[f"y_{form}"] = expit(frame[f"L_{form}"])
-    result = inverse_frequency(frame, **QUICK)
+    result = inverse_frequency_effect(frame, **QUICK)
     assert estimate(result, "slope_PD", scale="logit") == pytest.approx(-0.2, abs=1e-10)
     assert estimate(result, "pe_slope", scale="logit") == pytest.approx(0.2, abs=1e-10)
     probability = np.polyfit(frame["bias"], frame["y_PD"], 1)[0]
@@ -99,7 +102,7 @@ def test_planted_slopes_on_the_logit_scale_come_back_exactly() -> None:
 
 def test_logits_of_the_means_where_a_frame_has_only_probabilities() -> None:
     frame = verbs(pd_slope=-0.1)
-    result = inverse_frequency(frame, **QUICK)
+    result = inverse_frequency_effect(frame, **QUICK)
     slope = np.polyfit(logit(frame["bias"]), logit(frame["y_PD"]), 1)[0]
     assert estimate(result, "slope_PD", scale="logit") == pytest.approx(slope, abs=1e-10)
     np.testing.assert_allclose(result.verbs["L_DO"], logit(frame["y_DO"]))
@@ -118,7 +121,7 @@ def test_logits_of_the_means_where_a_frame_has_only_probabilities() -> None:
     ],
 )
 def test_the_verdict_is_as_planted(pd_slope: float, do_slope: float, headline: str) -> None:
-    result = inverse_frequency(verbs(pd_slope=pd_slope, do_slope=do_slope, noise=0.01), **QUICK)
+    result = inverse_frequency_effect(verbs(pd_slope=pd_slope, do_slope=do_slope, noise=0.01), **QUICK)
     assert result.verdict.startswith(headline)
     assert result.verdict[len(headline) :].startswith(";") or result.verdict == headline
     labels = {-0.2: "ife", 0.0: "none", 0.2: "reversed"}
@@ -126,11 +129,11 @@ def test_the_verdict_is_as_planted(pd_slope: float, do_slope: float, headline: s
 
 
 def test_equal_slopes_could_be_a_verb_effect_and_different_ones_not() -> None:
-    same = inverse_frequency(verbs(pd_slope=-0.2, do_slope=-0.2), **QUICK)
+    same = inverse_frequency_effect(verbs(pd_slope=-0.2, do_slope=-0.2), **QUICK)
     assert "a verb effect that ignores structure could explain it" in same.verdict
     row = same.estimates[same.estimates["estimand"] == "pe_slope"].iloc[0]
     assert (row["estimate"], row["low"], row["high"], row["p_ols"], row["p_permutation"]) == (0, 0, 0, 1, 1)
-    different = inverse_frequency(verbs(pd_slope=-0.1, do_slope=-0.3), **QUICK)
+    different = inverse_frequency_effect(verbs(pd_slope=-0.1, do_slope=-0.3), **QUICK)
     assert "structure" not in different.verdict
 
 
@@ -138,7 +141,7 @@ def test_false_positives_are_at_most_as_many_as_promised() -> None:
     """Zero slopes: an effect on either form in at most 5% of the simulations (3 binomial standard errors of room)."""
     runs = 60
     found = [
-        inverse_frequency(verbs(noise=0.03, seed=seed), seed=seed, n_boot=200, n_permutations=300)
+        inverse_frequency_effect(verbs(noise=0.03, seed=seed), seed=seed, n_boot=200, n_permutations=300)
         for seed in range(runs)
     ]
     effects = sum(set(result.evidence.values()) != {"none"} for result in found)
@@ -148,11 +151,11 @@ def test_false_positives_are_at_most_as_many_as_promised() -> None:
 
 def test_permuted_verbs_lose_a_planted_effect() -> None:
     frame = verbs(pd_slope=-0.2, do_slope=-0.2, noise=0.02)
-    assert inverse_frequency(frame, **QUICK).evidence == {"PD": "ife", "DO": "ife"}
+    assert inverse_frequency_effect(frame, **QUICK).evidence == {"PD": "ife", "DO": "ife"}
     rng, lost = np.random.default_rng(1), 0
     for _ in range(20):
         shuffled = frame.assign(bias=rng.permutation(frame["bias"]))
-        lost += inverse_frequency(shuffled, n_boot=200, n_permutations=300).verdict.startswith("no IFE")
+        lost += inverse_frequency_effect(shuffled, n_boot=200, n_permutations=300).verdict.startswith("no IFE")
     assert lost >= 17  # 19 or more expected; fewer than 17 has probability .02
 
 
@@ -163,9 +166,9 @@ def test_neutral_baseline_tells_a_verb_effect_from_an_ife() -> None:
     """With the same slope after neutral primes nothing is left; with a flat neutral line all of it is."""
     frame = verbs(pd_slope=-0.1, do_slope=-0.2, noise=0.005)
     noise = 0.005 * np.random.default_rng(9).normal(size=len(frame))
-    explained = inverse_frequency(frame.assign(y_neutral=0.5 - 0.2 * frame["bias"] + noise), **QUICK)
+    explained = inverse_frequency_effect(frame.assign(y_neutral=0.5 - 0.2 * frame["bias"] + noise), **QUICK)
     assert "it does not survive the neutral baseline (PD slope, DO slope, common shift)" in explained.verdict
-    left = inverse_frequency(frame.assign(y_neutral=0.5 + noise), **QUICK)
+    left = inverse_frequency_effect(frame.assign(y_neutral=0.5 + noise), **QUICK)
     assert left.verdict == "IFE on PD and DO primes"
     for result, neutral in ((explained, -0.2), (left, 0.0)):
         assert estimate(result, "slope_neutral") == pytest.approx(neutral, abs=0.02)
@@ -179,7 +182,7 @@ def test_neutral_baseline_tells_a_verb_effect_from_an_ife() -> None:
 def test_a_disagreement_of_the_scales_is_told() -> None:
     frame = verbs(pd_slope=-0.1, do_slope=-0.3, noise=0.005)
     frame["L_DO"] = 0.3 * logit(frame["bias"])
-    result = inverse_frequency(frame, **QUICK)
+    result = inverse_frequency_effect(frame, **QUICK)
     assert (
         result.verdict == "IFE on PD and DO primes; the logit scale disagrees (IFE on PD primes, reversed on DO primes)"
     )
@@ -188,7 +191,7 @@ def test_a_disagreement_of_the_scales_is_told() -> None:
 def test_an_infinite_logit_leaves_the_probability_scale() -> None:
     frame = verbs(do_slope=-0.2, noise=0.01)
     frame.loc[3, "bias"] = 0.0
-    result = inverse_frequency(frame, **QUICK)
+    result = inverse_frequency_effect(frame, **QUICK)
     assert set(result.estimates["scale"]) == {"probability"}
     assert result.verdict == "IFE on DO primes, not on PD primes; the logit scale is undefined here (a share is 0 or 1)"
 
@@ -197,7 +200,9 @@ def test_an_infinite_logit_leaves_the_probability_scale() -> None:
 
 
 def test_estimates_table() -> None:
-    result = inverse_frequency(verbs(do_slope=-0.2, noise=0.05).assign(y_neutral=np.linspace(0.4, 0.5, 22)), **QUICK)
+    result = inverse_frequency_effect(
+        verbs(do_slope=-0.2, noise=0.05).assign(y_neutral=np.linspace(0.4, 0.5, 22)), **QUICK
+    )
     table = result.to_frame()
     assert list(table.columns) == [
         *("scale", "estimand", "estimate", "se", "ols_low", "ols_high", "p_ols", "low", "high"),
@@ -218,7 +223,7 @@ def test_estimates_table() -> None:
 def test_no_mark_is_left_on_the_input_and_seeds_repeat() -> None:
     frame = verbs(noise=0.05)
     before = frame.copy(deep=True)
-    first, second, third = (inverse_frequency(frame, seed=seed, **QUICK) for seed in (1, 1, 2))
+    first, second, third = (inverse_frequency_effect(frame, seed=seed, **QUICK) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(frame, before)
     pd.testing.assert_frame_equal(first.estimates, second.estimates)
     assert not first.estimates["low"].equals(third.estimates["low"])
@@ -226,7 +231,7 @@ def test_no_mark_is_left_on_the_input_and_seeds_repeat() -> None:
 
 
 def test_a_saved_result_reloads_bit_for_bit(tmp_path: Path) -> None:
-    result = inverse_frequency(verbs(noise=0.05), **QUICK)
+    result = inverse_frequency_effect(verbs(noise=0.05), **QUICK)
     assert results.load(result.save(tmp_path)) == result
     assert len(repr(result)) < 500
 
@@ -235,7 +240,7 @@ def test_plot_returns_axes() -> None:
     import matplotlib as mpl
 
     with mpl.rc_context({"backend": "agg"}):
-        ax = inverse_frequency(verbs(noise=0.05), **QUICK).plot(scale="logit")
+        ax = inverse_frequency_effect(verbs(noise=0.05), **QUICK).plot(scale="logit")
     assert ax.get_xlabel()
 
 
@@ -260,11 +265,11 @@ def test_from_a_priming_result() -> None:
     provenance = Provenance.of(
         {"model": "tiny", "n_params": 3}, seeds={"bootstrap": 5}, options={"corpus": "mine", "level": 0.9}
     )
-    result = inverse_frequency(Scores(("PO", "DO"), provenance, table), seed=2, **QUICK)
+    result = inverse_frequency_effect(Scores(("PO", "DO"), provenance, table), seed=2, **QUICK)
     assert result.forms == ("PO", "DO") and result.verdict.startswith("IFE on DO primes, not on PO primes")
     assert "y_neutral" not in result.verbs and len(result.estimates) == 8
     assert (result.provenance.model, result.provenance.n_params) == ("tiny", 3)
     assert result.provenance.seeds == {"bootstrap": 5, "inverse_frequency": 2}
     assert result.provenance.options["corpus"] == "mine" and result.provenance.options["level"] == 0.95
     with pytest.raises(ValueError, match=r"got forms \('PD', 'DO'\), but the priming result has \('PO', 'DO'\)"):
-        inverse_frequency(Scores(("PO", "DO"), provenance, table), forms=("PD", "DO"))
+        inverse_frequency_effect(Scores(("PO", "DO"), provenance, table), forms=("PD", "DO"))

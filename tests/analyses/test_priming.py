@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from mechicl.analyses.priming import PrimingResult, _last_common_space, priming
+from mechicl.analyses.priming import PrimingResult, _last_common_space, measure_priming
 from mechicl.tasks.corpus import PrimingCorpus
 from mechicl.tasks.datives import dative_corpus
 
@@ -43,7 +43,7 @@ def naive_L(model: Any, context: str, pd: str, do: str) -> float:
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "hooked"])
 def test_every_item_equals_a_naive_loop(tiny_model: Callable[..., Any], corpus: PrimingCorpus, kind: str) -> None:
     model = tiny_model(kind, 512).eval()
-    result = priming(model, corpus, **QUICK)
+    result = measure_priming(model, corpus, **QUICK)
     frame = corpus.to_frame()
     for i, row in frame.iloc[::3].iterrows():
         pd, do = " " + row["target_PD"], " " + row["target_DO"]
@@ -54,7 +54,7 @@ def test_every_item_equals_a_naive_loop(tiny_model: Callable[..., Any], corpus: 
 
 
 def test_means_are_means_of_the_items(tiny_model: Callable[..., Any], corpus: PrimingCorpus) -> None:
-    result = priming(tiny_model("llama", 512), corpus, **QUICK)
+    result = measure_priming(tiny_model("llama", 512), corpus, **QUICK)
     items, table = result.items, result.verb_table().set_index("verb")
     for verb in corpus.verbs:
         own = items[items["prime_verb"] == verb]
@@ -78,10 +78,10 @@ def test_a_model_that_cannot_look_back_is_not_primed(tiny_model: Callable[..., A
     model = tiny_model("llama", 512)
     for layer in range(model.cfg.n_layers):
         model.add_hook(f"blocks.{layer}.attn.hook_z", lambda z, hook: z * 0)
-    result = priming(model, corpus, **QUICK)
+    result = measure_priming(model, corpus, **QUICK)
     assert result.effects["estimate"].abs().max() < 1e-4
     assert result.items["L_PD"].std() > 0.1  # it still prefers some forms to others
-    unablated = priming(tiny_model("llama", 512), corpus, **QUICK)
+    unablated = measure_priming(tiny_model("llama", 512), corpus, **QUICK)
     assert (unablated.items["L_PD"] - unablated.items["L_DO"]).abs().mean() > 0.1
 
 
@@ -102,7 +102,7 @@ def test_forms_are_cut_at_the_last_space_that_they_share(first: str, second: str
 def test_a_corpus_without_neutral_primes(tiny_model: Callable[..., Any], corpus: PrimingCorpus) -> None:
     bare = PrimingCorpus("bare", corpus.forms, corpus.sentences.assign(neutral=None),
                          corpus.spans[corpus.spans["form"] != "neutral"], corpus.pairs)  # fmt: skip
-    result = priming(tiny_model("llama", 512), bare, **QUICK)
+    result = measure_priming(tiny_model("llama", 512), bare, **QUICK)
     assert result.items["L_neutral"].isna().all()
     assert set(result.effects["contrast"]) == {"PD vs DO", "PD vs unprimed", "unprimed vs DO"}
     assert result.verb_table()["y_neutral"].isna().all()
@@ -112,19 +112,19 @@ def test_a_corpus_without_neutral_primes(tiny_model: Callable[..., Any], corpus:
 def test_a_saved_result_comes_back_bit_for_bit(
     tiny_model: Callable[..., Any], corpus: PrimingCorpus, tmp_path: Path
 ) -> None:
-    result = priming(tiny_model("llama", 512), corpus, **QUICK, store=tmp_path / "scores")
+    result = measure_priming(tiny_model("llama", 512), corpus, **QUICK, store=tmp_path / "scores")
     result.save(tmp_path / "run")
     assert PrimingResult.load(tmp_path / "run") == result
-    again = priming(tiny_model("llama", 512), corpus, **QUICK, store=tmp_path / "scores")
+    again = measure_priming(tiny_model("llama", 512), corpus, **QUICK, store=tmp_path / "scores")
     assert again.items.equals(result.items) and again.effects.equals(result.effects)
     assert result.provenance.prepend_bos is True and result.provenance.seeds == {"bootstrap": 0, "corpus": 3}
 
 
 def test_one_verb_is_refused_before_any_work(tiny_model: Callable[..., Any], corpus: PrimingCorpus) -> None:
     with pytest.raises(ValueError, match="1 prime verb"):
-        priming(tiny_model("llama", 512), corpus.where("prime_verb == 'give'"), **QUICK)
+        measure_priming(tiny_model("llama", 512), corpus.where("prime_verb == 'give'"), **QUICK)
 
 
 def test_texts_longer_than_the_window_are_refused(tiny_model: Callable[..., Any], corpus: PrimingCorpus) -> None:
     with pytest.raises(ValueError, match="context window holds 24"):
-        priming(tiny_model("llama", 24), corpus, **QUICK)
+        measure_priming(tiny_model("llama", 24), corpus, **QUICK)

@@ -16,8 +16,8 @@ import pytest
 
 from mechicl.analyses import priming as priming_module
 from mechicl.analyses.comparison import compare
-from mechicl.analyses.inverse_frequency import inverse_frequency
-from mechicl.analyses.priming import priming
+from mechicl.analyses.inverse_frequency import inverse_frequency_effect
+from mechicl.analyses.priming import measure_priming
 from mechicl.analyses.report import check_report_folder, write_report
 from mechicl.results import load
 from mechicl.tasks.corpus import PrimingCorpus
@@ -52,7 +52,7 @@ def scored(corpus, monkeypatch, *, effect, slope, salt=""):
 
     monkeypatch.setattr(priming_module, "score", score)
     monkeypatch.setattr(priming_module, "wrap", lambda model: SimpleNamespace(facts=lambda: {"model": model}))
-    return priming("toy", corpus, n_boot=200, progress=False)
+    return measure_priming("toy", corpus, n_boot=200, progress=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,7 +77,7 @@ def corpus():
 def strong(corpus):
     with pytest.MonkeyPatch.context() as patch:
         result = scored(corpus, patch, effect=1.5, slope=0.6)
-    return result, inverse_frequency(result, n_boot=300, n_permutations=300)
+    return result, inverse_frequency_effect(result, n_boot=300, n_permutations=300)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def null(corpus):
     )
     with pytest.MonkeyPatch.context() as patch:
         result = scored(without, patch, effect=0.0, slope=0.0, salt="2")
-    return result, inverse_frequency(result, n_boot=300, n_permutations=300)
+    return result, inverse_frequency_effect(result, n_boot=300, n_permutations=300)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_the_slope_that_the_design_brings_along_is_stated(strong, page):
 
 def test_reversed_effects_are_not_called_effects(corpus, bare, tmp_path, monkeypatch):
     result = scored(corpus, monkeypatch, effect=-1.5, slope=-0.6)
-    ife = inverse_frequency(result, n_boot=300, n_permutations=300)
+    ife = inverse_frequency_effect(result, n_boot=300, n_permutations=300)
     text = words(write_report(tmp_path, priming=result, ife=ife))
     assert "structural priming? The reverse" in text
     assert "No IFE; reversed on DO primes" in text
@@ -242,7 +242,7 @@ def test_names_cannot_inject_markup(strong, bare, tmp_path):
 
 def test_external_norms_are_named_as_such(strong, bare, tmp_path):
     norms = pd.DataFrame({"verb": list(PAST), "bias": np.linspace(0.1, 0.9, len(PAST))})
-    ife = inverse_frequency(strong[0], bias=norms, n_boot=300, n_permutations=300)
+    ife = inverse_frequency_effect(strong[0], bias=norms, n_boot=300, n_permutations=300)
     text = words(write_report(tmp_path, priming=strong[0], ife=ife))
     assert "norms that were given from outside" in text and "The bias is not the model's own." in text
     assert "each read without a prime" not in text

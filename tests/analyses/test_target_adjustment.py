@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from mechicl.analyses.inverse_frequency import inverse_frequency
+from mechicl.analyses.inverse_frequency import inverse_frequency_effect
 from mechicl.analyses.priming import PrimingResult
 from mechicl.provenance import Provenance
 
@@ -50,7 +50,7 @@ def estimate(result: Any, estimand: str, scale: str = "logit") -> float:
 
 @pytest.mark.parametrize("n_verbs", [6, 22])
 def test_a_design_without_any_effect_gives_none(n_verbs: int) -> None:
-    result = inverse_frequency(simulated(n_verbs), **QUICK)
+    result = inverse_frequency_effect(simulated(n_verbs), **QUICK)
     assert result.verdict == "no IFE"
     for form in ("PD", "DO"):
         assert estimate(result, f"slope_{form}") == pytest.approx(0, abs=1e-9)
@@ -60,7 +60,7 @@ def test_a_design_without_any_effect_gives_none(n_verbs: int) -> None:
 
 
 def test_a_planted_slope_is_recovered_and_named() -> None:
-    result = inverse_frequency(simulated(22, slope=-0.4), **QUICK)
+    result = inverse_frequency_effect(simulated(22, slope=-0.4), **QUICK)
     assert [estimate(result, f"slope_{form}") for form in ("PD", "DO")] == pytest.approx([-0.4, -0.4], abs=1e-9)
     assert result.verdict.startswith("IFE on PD and DO primes")
     assert result.verbs["L_PD_raw"].to_numpy() == pytest.approx(
@@ -71,7 +71,7 @@ def test_a_planted_slope_is_recovered_and_named() -> None:
 def test_where_targets_cannot_be_told_from_verbs_the_verdict_says_so() -> None:
     priming = simulated(22, slope=-0.8, separate=True)
     assert priming.verb_table()["y_PD_adjusted"].isna().all()
-    result = inverse_frequency(priming, **QUICK)
+    result = inverse_frequency_effect(priming, **QUICK)
     assert not result.estimates["estimand"].str.endswith("_raw").any()
     assert "IFE on PD and DO primes; not adjusted for targets, which slope by" in result.verdict
     assert result.verbs["y_PD"].to_numpy() == pytest.approx(priming.verb_table()["y_PD"].to_numpy())

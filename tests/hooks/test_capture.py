@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mechicl.hooks import wrap
-from mechicl.hooks.capture import capture
+from mechicl.hooks.capture import capture_roles
 from mechicl.tasks.prompts import Prompt, RoleText, tokenize
 
 PROMPTS = [
@@ -41,7 +41,7 @@ def test_equals_the_full_cache_reduced(tiny_model: Callable[..., Any], kind: str
     # One prompt a batch is the very computation of run_with_cache; a padded batch adds the rounding of other shapes.
     close = {"atol": 1e-6, "rtol": 1e-5} if budget == 1 else {"atol": 1e-5, "rtol": 1e-4}
     streams = ("resid_pre", "resid_post")
-    found = capture(
+    found = capture_roles(
         model, PROMPTS, streams=streams, reduce=how, query_reduce=how, key_reduce="sum", memory_budget=budget
     )
     assert found.roles == ("prime", "verb", "end")
@@ -64,7 +64,7 @@ def test_equals_the_full_cache_reduced(tiny_model: Callable[..., Any], kind: str
 def test_full_keeps_every_position(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
     full: Any = {"reduce": "full", "query_reduce": "full", "key_reduce": "full"}
-    found = capture(model, PROMPTS, layers=[2], memory_budget=1, **full)
+    found = capture_roles(model, PROMPTS, layers=[2], memory_budget=1, **full)
     for row, prompt in enumerate(PROMPTS):
         n, cache = len(prompt), cached(model, prompt)
         torch.testing.assert_close(
@@ -80,7 +80,7 @@ def test_roles_of_a_text_are_found_again(tiny_model: Callable[..., Any]) -> None
     model = tiny_model("llama")
     text = RoleText.of("A doctor ", ("brought", "verb"), " a ", ("file", "theme"), ".")
     prompt = tokenize(text, model.tokenizer, prepend_bos=True)
-    found = capture(model, [prompt], roles=["verb"], reduce="last", patterns=False)
+    found = capture_roles(model, [prompt], roles=["verb"], reduce="last", patterns=False)
     last = prompt.roles["verb"][1] - 1
     torch.testing.assert_close(
         found.resid("verb")[0, 1], cached(model, prompt)["blocks.1.hook_resid_post"][0, last], atol=1e-6, rtol=1e-5
@@ -101,17 +101,17 @@ def test_roles_of_a_text_are_found_again(tiny_model: Callable[..., Any]) -> None
 )
 def test_bad_requests_are_refused(tiny_model: Callable[..., Any], options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        capture(tiny_model("llama"), PROMPTS, **options)
+        capture_roles(tiny_model("llama"), PROMPTS, **options)
 
 
 def test_prompts_must_be_there_fit_and_share_a_role(tiny_model: Callable[..., Any]) -> None:
     model = tiny_model("llama")
     with pytest.raises(ValueError, match="no prompts"):
-        capture(model, [])
+        capture_roles(model, [])
     with pytest.raises(ValueError, match="no role in common"):
-        capture(model, [Prompt((1, 2), {"a": (0, 1)}), Prompt((1, 2), {"b": (0, 1)})])
+        capture_roles(model, [Prompt((1, 2), {"a": (0, 1)}), Prompt((1, 2), {"b": (0, 1)})])
     with pytest.raises(ValueError, match="prompt 0 has 80 tokens"):
-        capture(model, [Prompt((5,) * 80, {"a": (0, 1)})])
+        capture_roles(model, [Prompt((5,) * 80, {"a": (0, 1)})])
 
 
 @pytest.mark.core
@@ -126,7 +126,7 @@ def test_an_error_in_the_middle_leaves_only_the_users_hook(tiny_model: Callable[
 
     model.hook_dict["blocks.2.hook_resid_post"].add_hook(stop)
     with pytest.raises(Stop):
-        capture(model, PROMPTS)
+        capture_roles(model, PROMPTS)
     assert sum(len(point.fwd_hooks) for point in set(model.hook_dict.values())) == 1
 
 
@@ -163,7 +163,7 @@ def test_memory_stays_near_that_of_a_plain_forward_pass(smollm2: Any) -> None:
         with PeakMemory() as plain:
             smollm2(tokens)
     with PeakMemory() as captured:
-        found = capture(smollm2, [prompt], streams=("resid_pre", "resid_mid", "resid_post"))
+        found = capture_roles(smollm2, [prompt], streams=("resid_pre", "resid_mid", "resid_post"))
     assert found.pattern is not None and found.pattern.shape == (1, 30, 9, 3, 3)
     assert captured.over < 1.3 * plain.over
     assert wrap(smollm2).has_hooks() is False
