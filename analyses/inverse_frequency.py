@@ -116,15 +116,14 @@ def inverse_frequency_effect(
 
     Intervals: verbs are drawn with replacement (BCa; about .92 true coverage at 22 verbs for .95, see
     `mechicl.stats.slope_interval`). p_permutation: bias permuted over verbs, valid at any number of verbs. p_holm is
-    p_permutation after Holm's correction in families a scale: the two slopes b_s; the two raw slopes; the
-    derived estimands. The controls slope_neutral and slope_unprimed are in none (NaN).
+    p_permutation after Holm's correction by `holm_by_family`.
 
     The verdict. A form has the IFE when, on the probability scale, its slope is below 0, the interval excludes 0 and
     p_holm < 1 - level; it is "reversed" when the same holds above 0; otherwise "none" (no evidence, which is not
-    evidence of none: see the interval). The verdict adds, when so, that the logit scale disagrees; to a slope that was
-    found, that outcomes could not be adjusted for targets, or that its interval from the neutral baseline includes 0
-    or lies on the other side (for an IFE, the common shift's as well); to an IFE, that pe_slope's interval includes 0,
-    so a verb effect that ignores structure could explain it. An IFE by itself does not identify gradient descent:
+    evidence of none: see the interval). The verdict adds, when so, that the same rule on the slopes from the neutral
+    prime finds something else (a verb's own effect then hides an IFE, or makes one up), or on the logit scale; to a
+    slope that was found, that outcomes could not be adjusted for targets; to an IFE, that pe_slope's interval includes
+    0, so a verb effect that ignores structure could explain it. An IFE by itself does not identify gradient descent:
     activation and Bayesian accounts produce it too.
 
         result = inverse_frequency_effect(pd.read_csv("scores.csv"))
@@ -244,14 +243,15 @@ def _scale_estimates(
 def holm_by_family(estimates: pd.DataFrame, forms: tuple[str, str]) -> pd.Series:
     """p_permutation after Holm's correction within each scale and family of estimands, over all rows of the frame.
 
-    Families: the two slopes b_s; the raw slopes; the derived estimands. Controls (slope_neutral, slope_unprimed) are
-    baselines, no hypotheses: NaN.
+    Families: the two slopes b_s; the two from the neutral prime; the two raw ones; the estimands made of both forms.
+    Controls (slope_neutral, slope_unprimed) are baselines, no hypotheses: NaN.
     """
 
     def family(estimand: str) -> str | None:
         if estimand in ("slope_neutral", "slope_unprimed"):
             return None
-        return estimand[-4:] if estimand.endswith("_raw") else str(estimand in [f"slope_{form}" for form in forms])
+        kinds = {f"slope_{form}{kind}": f"slopes{kind}" for form in forms for kind in ("", "_from_neutral", "_raw")}
+        return kinds.get(estimand, "both forms")
 
     families = estimates["estimand"].map(family)
     by_family = estimates.groupby([estimates["scale"], families])["p_permutation"]

@@ -9,18 +9,19 @@ PRIMARY, SECONDARY = "probability", "logit"
 
 
 def form_evidence(
-    estimates: pd.DataFrame, forms: tuple[str, str], level: float, scale: str = PRIMARY
+    estimates: pd.DataFrame, forms: tuple[str, str], level: float, scale: str = PRIMARY, suffix: str = ""
 ) -> dict[str, str]:
     """Form -> "ife" (slope below 0), "reversed" (above 0) or "none"; both need the interval and the corrected p."""
-    return {form: _evidence(_row(estimates, scale, f"slope_{form}"), level) for form in forms}
+    return {form: _evidence(_row(estimates, scale, f"slope_{form}{suffix}"), level) for form in forms}
 
 
 def verdict_in_words(estimates: pd.DataFrame, forms: tuple[str, str], level: float) -> str:
     """One sentence; what qualifies it follows after semicolons."""
     evidence = form_evidence(estimates, forms, level)
-    parts = [headline(evidence), _other_scale(estimates, forms, level, evidence)]
+    parts = [headline(evidence), _from_neutral(estimates, forms, level, evidence)]
+    parts += [_other_scale(estimates, forms, level, evidence)]
     if set(evidence.values()) != {"none"}:
-        parts += [_targets_alone(estimates), _against_neutral(estimates, evidence)]
+        parts += [_targets_alone(estimates)]
     if "ife" in evidence.values():
         parts += [_structure_independent(estimates)]
     return "; ".join(part for part in parts if part)
@@ -50,18 +51,12 @@ def _other_scale(estimates: pd.DataFrame, forms: tuple[str, str], level: float, 
     return "" if other == evidence else f"the logit scale disagrees ({headline(other)})"
 
 
-def _against_neutral(estimates: pd.DataFrame, evidence: dict[str, str]) -> str:
-    """Which of the effects are gone when they are measured from the same verb's neutral prime."""
-    if "common_shift_from_neutral" not in set(estimates["estimand"]):
+def _from_neutral(estimates: pd.DataFrame, forms: tuple[str, str], level: float, evidence: dict[str, str]) -> str:
+    """What the same rule finds when each outcome is measured from the same verb's neutral prime, if it is other."""
+    if f"slope_{forms[0]}_from_neutral" not in set(estimates["estimand"]):
         return ""
-    lost = []
-    for form, label in evidence.items():
-        row = _row(estimates, PRIMARY, f"slope_{form}_from_neutral")
-        if (label == "ife" and not row["high"] < 0) or (label == "reversed" and not row["low"] > 0):
-            lost.append(f"{form} slope")
-    if "ife" in evidence.values() and not _row(estimates, PRIMARY, "common_shift_from_neutral")["low"] > 0:
-        lost.append("common shift")
-    return f"it does not survive the neutral baseline ({', '.join(lost)})" if lost else ""
+    other = form_evidence(estimates, forms, level, suffix="_from_neutral")
+    return "" if other == evidence else f"measured from the neutral prime: {headline(other).replace(';', ',')}"
 
 
 def _targets_alone(estimates: pd.DataFrame) -> str:

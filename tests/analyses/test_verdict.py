@@ -57,14 +57,18 @@ def test_qualifications_come_only_when_they_are_true() -> None:
     assert verdict_in_words(plain, FORMS, 0.95) == "IFE on DO primes, not on PD primes"
     neutral = {"slope_PD_from_neutral": NONE, "slope_DO_from_neutral": BELOW, "common_shift_from_neutral": ABOVE}
     survives = estimates(slope_PD=NONE, slope_DO=BELOW, **neutral)
-    assert verdict_in_words(survives, FORMS, 0.95) == "IFE on DO primes, not on PD primes"  # PD has nothing to lose
-    for lost, words in [
-        ({"slope_DO_from_neutral": NONE}, "DO slope"),
-        ({"slope_DO_from_neutral": ABOVE}, "DO slope"),
-        ({"common_shift_from_neutral": NONE}, "common shift"),
+    assert verdict_in_words(survives, FORMS, 0.95) == "IFE on DO primes, not on PD primes"
+    for changed, words in [
+        ({"slope_DO_from_neutral": NONE}, "no IFE"),
+        ({"slope_DO_from_neutral": ABOVE}, "no IFE, reversed on DO primes"),
+        ({"slope_PD_from_neutral": BELOW}, "IFE on PD and DO primes"),
     ]:
-        table = estimates(slope_PD=NONE, slope_DO=BELOW, **(neutral | lost))
-        assert verdict_in_words(table, FORMS, 0.95).endswith(f"; it does not survive the neutral baseline ({words})")
+        table = estimates(slope_PD=NONE, slope_DO=BELOW, **(neutral | changed))
+        assert verdict_in_words(table, FORMS, 0.95).endswith(f"; measured from the neutral prime: {words}")
+    hidden = estimates(slope_PD=NONE, slope_DO=NONE, **neutral)
+    assert verdict_in_words(hidden, FORMS, 0.95) == (
+        "no IFE; measured from the neutral prime: IFE on DO primes, not on PD primes"
+    )
     every = estimates({"slope_DO": NONE}, slope_PD=NONE, slope_DO=BELOW, pe_slope=NONE)
     assert verdict_in_words(every, FORMS, 0.95) == (
         "IFE on DO primes, not on PD primes; the logit scale disagrees (no IFE); "
@@ -72,6 +76,7 @@ def test_qualifications_come_only_when_they_are_true() -> None:
     )
 
 
-def test_no_effect_is_not_qualified_by_baselines() -> None:
-    table = estimates(slope_PD=NONE, slope_DO=NONE, pe_slope=NONE, common_shift_from_neutral=NONE)
+def test_no_effect_is_not_qualified_where_baselines_agree() -> None:
+    neutral = {"slope_PD_from_neutral": NONE, "slope_DO_from_neutral": NONE, "slope_unprimed": BELOW}
+    table = estimates(slope_PD=NONE, slope_DO=NONE, pe_slope=NONE, **neutral)
     assert verdict_in_words(table, FORMS, 0.95) == "no IFE"
