@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
 
 from mechicl.hooks.prefix_tree import Continuation
@@ -41,7 +42,7 @@ class ScoreStore:
         """The log-probabilities of a request, one a scored token, or None."""
         return self._known.get(_key(continuation))
 
-    def put(self, continuation: Continuation, values: np.ndarray) -> None:
+    def put(self, continuation: Continuation, values: Float[np.ndarray, " pos"]) -> None:
         """Remember the log-probabilities of a request."""
         key = _key(continuation)
         self._known[key] = self._new[key] = values
