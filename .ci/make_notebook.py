@@ -20,10 +20,8 @@ def main() -> None:
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    client = NotebookClient(
-        notebook, timeout=3600, record_timing=False, resources={"metadata": {"path": str(script.parent)}}
-    )
-    client.execute()
+    where = {"metadata": {"path": str(script.parent)}}
+    NotebookClient(notebook, timeout=3600, record_timing=False, coalesce_streams=True, resources=where).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell["outputs"] = [output for output in cell["outputs"] if output.get("name") != "stderr"]

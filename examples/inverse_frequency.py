@@ -101,7 +101,7 @@ print(f"priming effect of this item: {L['PD'] - L['DO']:+.2f} nats")
 # %%
 primed = measure_priming(model, corpus, progress=False)
 effects = primed.effects.query("scale == 'nats'")
-print(effects[["contrast", "estimate", "low", "high", "p_holm", "n_pairs", "n_verbs"]].round(3).to_string(index=False))
+print(effects[["contrast", "estimate", "low", "high", "p_holm", "n_pairs", "n_verbs"]].round(4).to_string(index=False))
 
 # %% [markdown]
 # "PD vs DO" is the priming effect. The contrasts with the neutral prime split it into what a PD prime adds and what a
@@ -131,7 +131,7 @@ print(bias[["verb", "bias", "bias_low", "bias_high", "n_sentences"]].round(3).to
 ife = inverse_frequency_effect(primed)
 print(ife.verdict, "\n")
 columns = ["scale", "estimand", "estimate", "low", "high", "p_permutation", "p_holm"]
-print(ife.estimates[columns].round(3).to_string(index=False))
+print(ife.estimates[columns].round(4).to_string(index=False))
 
 # %%
 ax = ife.plot()
@@ -141,7 +141,8 @@ ax = ife.plot()
 #
 # - **"IFE on DO primes"** says that the slope after DO primes is below 0: its interval over verbs excludes 0, and so
 #   does a permutation test that is corrected for testing both forms. **"No IFE"** says that the data do not show it.
-#   That is no proof of absence: read the interval for how large the effect could still be.
+#   That is no proof of absence: read the interval for how large the effect could still be. "Reversed" is a slope above
+#   0 by the same rule: primes do more where their form is expected.
 # - **It does not show that the model descends a gradient.** An error-driven learner has this effect, but activation
 #   that decays and beliefs that are updated can have it too.
 # - **Common shift and PE-slope tell two stories apart.** A verb may push the target whatever structure it is in. That
@@ -187,7 +188,7 @@ else:
 # %%
 primelm = data / "primelm_core_dative.csv"
 if primelm.is_file():
-    other = read_primelm(primelm, max_pairs=22 if SMALL else 440, seed=0)
+    other = read_primelm(primelm, max_pairs=22 if SMALL else 220, seed=0)
     print(other)
     other_primed = measure_priming(model, other, progress=False)
     whole = other_primed.effects.query("scale == 'nats'")

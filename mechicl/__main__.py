@@ -150,7 +150,7 @@ def _report(options: Report, arguments: Sequence[str]) -> None:
         ("Structural priming", priming_answer(priming)),
         ("Inverse frequency effect", ife_answer(ife)),
     ):
-        print(f"{question}: {answer['verdict']}. {answer['sentence']}")
+        print(" ".join((f"{question}: {answer['verdict']}. {answer['sentence']}", answer.get("notes", ""))).rstrip())
     print(f"Report: {page.resolve()}")
 
 

@@ -7,7 +7,8 @@ by their frames, so anything with the same columns can be drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -67,8 +68,7 @@ def plot_ife_scatter(result: Any, *, scale: str = "probability", ax: Axes | None
         raise ValueError(f"Got no verb with finite {x_name}, {columns[0]} and {columns[1]}; expected at least one.")
     x = verbs[x_name].to_numpy(float)
     ys = [verbs[c].to_numpy(float) for c in columns]
-    with mpl.rc_context(STYLE):
-        ax = _axes(ax, (6.4, 5.2))
+    with _axes(ax, (6.4, 5.2)) as ax:
         ax.vlines(x, np.minimum(*ys), np.maximum(*ys), color=PALE, linewidth=1, zorder=1, label="_stems")
         for form, y, mark in zip(result.forms, ys, MARKS, strict=False):
             _points_and_line(ax, x, y, mark, _slope_text(result, form, scale), result.level)
@@ -104,8 +104,7 @@ def plot_verb_effects(result: Any, *, contrast: str | None = None, scale: str = 
     positions = np.arange(len(rows))
     estimate, low, high = (rows[c].to_numpy(float) for c in ("estimate", "low", "high"))
     sure = (low > 0) | (high < 0)
-    with mpl.rc_context(STYLE):
-        ax = _axes(ax, (6.4, 1.3 + 0.21 * max(len(rows), 4)))
+    with _axes(ax, (6.4, 1.3 + 0.21 * max(len(rows), 4))) as ax:
         ax.axvline(0, color=INK, linewidth=1, label="no effect", zorder=1)
         if np.isfinite([overall["low"], overall["high"]]).all():
             ax.axvspan(overall["low"], overall["high"], color=PALE, alpha=0.6, linewidth=0, zorder=0)
@@ -146,8 +145,7 @@ def plot_forest(
     if missing or not wanted:
         raise ValueError(f"Got the estimands {missing or wanted}, expected some of {present} (scale {scale!r}).")
     models = list(dict.fromkeys(table["model"]))
-    with mpl.rc_context(STYLE):
-        ax = _axes(ax, (6.4, 1.5 + 0.16 * len(models) * (len(wanted) + 1)))
+    with _axes(ax, (6.4, 1.5 + 0.16 * len(models) * (len(wanted) + 1))) as ax:
         ax.axvline(0, color=INK, linewidth=1, zorder=1)
         for i, estimand in enumerate(wanted):
             rows = table[table["estimand"] == estimand].set_index("model").reindex(models)
@@ -190,12 +188,21 @@ def estimand_label(estimand: str, forms: Sequence[str], *, short: bool = False) 
     return estimand
 
 
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib import pyplot as plt
+@contextmanager
+def _axes(ax: Axes | None, size: tuple[float, float]) -> Iterator[Axes]:
+    """The axes given, or those of a new figure, for as long as ``STYLE`` holds."""
+    # Only the style is put back. `rc_context` would put back everything, and with it the interactive mode that a
+    # notebook's backend turns on while it makes the first figure: no later figure would show.
+    before = {name: mpl.rcParams[name] for name in STYLE}
+    mpl.rcParams.update(STYLE)
+    try:
+        if ax is None:
+            from matplotlib import pyplot as plt
 
-    return plt.subplots(figsize=size, layout="constrained")[1]
+            ax = plt.subplots(figsize=size, layout="constrained")[1]
+        yield ax
+    finally:
+        mpl.rcParams.update(before)
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -149,6 +149,23 @@ def test_settings_and_foreign_axes_are_left_alone(result, monkeypatch):
     assert len(plt.get_fignums()) == 1
 
 
+def test_the_interactive_mode_that_a_notebook_turns_on_with_the_first_figure_stays_on(result, monkeypatch):
+    subplots = plt.subplots
+
+    def as_in_a_notebook(*arguments, **options):
+        mpl.interactive(True)
+        return subplots(*arguments, **options)
+
+    monkeypatch.setattr(plt, "subplots", as_in_a_notebook)
+    before = mpl.rcParams["font.size"]
+    try:
+        plot_verb_effects(result)
+        assert mpl.is_interactive(), "no later figure would show"
+        assert mpl.rcParams["font.size"] == before
+    finally:
+        mpl.interactive(False)
+
+
 def test_verb_effects_are_sorted_with_their_intervals(result):
     ax = plot_verb_effects(result)
     table = result.verb_effects.sort_values("estimate")
