@@ -142,8 +142,8 @@ def _report(options: Report, arguments: Sequence[str]) -> None:
     folder = _folder(options)
     check_report_folder(folder, overwrite=options.overwrite)
     corpus = _corpus(options)
-    corpus.save(folder / "corpus", overwrite=True)  # it replaces nothing but a corpus
     priming, ife = _measured(options, corpus, store=folder / "scores")
+    corpus.save(folder / "corpus", overwrite=True)  # it replaces nothing but a corpus
     command = shlex.join(["mechicl", *arguments])
     page = write_report(folder, priming=priming, ife=ife, overwrite=options.overwrite, command=command)
     for question, answer in (
