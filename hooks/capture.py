@@ -1,8 +1,8 @@
 """Residual streams and attention patterns of prompts, reduced to the prompts' roles while the forward pass runs.
 
-A full cache grows with layers x heads x positions squared (3.9 GB for 1,024 tokens of a 135M model). What an analysis
-reads is a role: the verb of the prime, the label of a demonstration. So each activation is reduced to roles inside its
-hook and dropped; memory then grows with the number of roles.
+A full cache grows with layers x heads x positions squared. What an analysis reads is a role: the verb of the prime, the
+label of a demonstration. So each activation is reduced to roles inside its hook and dropped; memory then grows with the
+number of roles.
 """
 
 from __future__ import annotations

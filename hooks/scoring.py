@@ -65,8 +65,8 @@ def score(
     sequence longer than the context window, a token that straddles the boundary; and during the work for
     log-probabilities that are not finite (what was finished is in `store`).
 
-    >>> score(model, "The capital of France is", [" Paris", " Rome"])  # doctest: +SKIP
-    array([-0.97, -5.31])
+    >>> score(mechicl.load("smollm2"), "The capital of France is", [" Paris", " Rome"])  # doctest: +SKIP
+    array([-0.28892231, -6.50175381])
     """
     wrapped = wrap(model)
     requests = as_continuations(wrapped, contexts, continuations, prepend_bos)

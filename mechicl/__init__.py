@@ -5,25 +5,15 @@ Importing this package is quick: torch and TransformerLens are imported by the m
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+
+from mechicl.lazy import lazy_names
 
 try:
     __version__ = version("mechicl")
 except PackageNotFoundError:  # a checkout that was never installed
     __version__ = "0+unknown"
 
-_HOMES = {"load": "mechicl.models", "KNOWN_MODELS": "mechicl.models", "model_status": "mechicl.models"}
-
+_HOME = {"load": "models", "KNOWN_MODELS": "packaged", "model_status": "models"}
 __all__ = ["KNOWN_MODELS", "__version__", "load", "model_status"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'mechicl' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -43,6 +43,10 @@ def test_the_python_blocks_run_in_order(tmp_path: Path) -> None:
     assert "IFE" in done.stdout
 
 
+def test_no_number_is_left_to_be_filled_in() -> None:
+    assert "TODO" not in README
+
+
 def test_links_and_pictures_lead_somewhere() -> None:
     targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in target]
     assert any(target.endswith(".png") for target in targets)
