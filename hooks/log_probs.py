@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechicl.hooks.prefix_tree import Continuation, PackedRow, pack
-from mechicl.hooks.wrapper import WrappedModel
+from mechicl.hooks.wrapper import WrappedModel, additive
 
 # Receives the number of a continuation and the log-probabilities of its scored tokens.
 Sink = Callable[[int, np.ndarray], None]
@@ -38,7 +38,8 @@ def by_trees(wrapped: WrappedModel, continuations: Sequence[Continuation], budge
         width = max(len(row.tokens) for row in rows)
         tokens = _stacked(wrapped, [row.tokens for row in rows], width)
         positions = _stacked(wrapped, [row.depth for row in rows], width)
-        mask = _mask(wrapped, rows, width)
+        seen = torch.as_tensor(np.stack([row.visible(width) for row in rows]), device=wrapped.device)
+        mask = additive(seen, wrapped.dtype)
         collect.add(rows, _read(wrapped, rows, tokens, attention_mask=mask, position_ids=positions))
 
 
@@ -119,13 +120,9 @@ def _read(
 ) -> Float[np.ndarray, " reading"]:
     """One forward pass; the log-probability of every reading of every row, unembedding each node that is read once."""
     node = np.concatenate([row.read_node + i * tokens.shape[1] for i, row in enumerate(rows)])
-    keep, reading = np.unique(node, return_inverse=True)
-    logits = wrapped.logits(tokens, torch.as_tensor(keep, device=wrapped.device), **options).float()
-    token = torch.as_tensor(np.concatenate([row.read_token for row in rows]), device=logits.device)
-    where = torch.as_tensor(reading, device=logits.device)
-    # In slices that stay in the processor's cache: over the whole of it, normalising took a tenth of a pass.
-    normaliser = torch.cat([part.logsumexp(-1) for part in logits.split(32)])
-    return (logits[where, token] - normaliser[where]).cpu().numpy()
+    token = np.concatenate([row.read_token for row in rows])
+    read, wanted = (torch.as_tensor(values, device=wrapped.device) for values in (node, token))
+    return wrapped.log_probs(tokens, read, wanted, **options).cpu().numpy()
 
 
 def _single(item: int, continuation: Continuation) -> PackedRow:
@@ -137,13 +134,6 @@ def _single(item: int, continuation: Continuation) -> PackedRow:
 def _stacked(wrapped: WrappedModel, rows: Sequence[np.ndarray], width: int) -> Int[Tensor, "row node"]:
     padded = np.stack([np.pad(row, (0, width - len(row))) for row in rows])
     return torch.as_tensor(padded, device=wrapped.device)
-
-
-def _mask(wrapped: WrappedModel, rows: Sequence[PackedRow], width: int) -> Float[Tensor, "row 1 node node"]:
-    """Added to attention scores: 0 where a node may look, the dtype's lowest number where it may not."""
-    seen = torch.as_tensor(np.stack([row.visible(width) for row in rows]), device=wrapped.device)
-    blocked = torch.zeros(seen.shape, dtype=wrapped.dtype, device=wrapped.device)
-    return blocked.masked_fill_(~seen, torch.finfo(wrapped.dtype).min)[:, None]
 
 
 def _batches(rows: Iterator[PackedRow], size: int) -> Iterator[list[PackedRow]]:

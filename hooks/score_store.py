@@ -18,7 +18,7 @@ _FACTS = "scores.json"
 
 
 class ScoreStore:
-    """Per-token log-probabilities by the content of a request (its tokens and where scoring starts).
+    """Per-token log-probabilities by the key of a request (see `request_key`).
 
     `facts` name what the numbers depend on beyond the request: the weights' checksum, dtype and device. A folder with
     the scores of other facts is refused, since its numbers are another model's. New scores are kept in memory until
@@ -38,13 +38,12 @@ class ScoreStore:
         """How many requests are known."""
         return len(self._known)
 
-    def get(self, continuation: Continuation) -> np.ndarray | None:
-        """The log-probabilities of a request, one a scored token, or None."""
-        return self._known.get(_key(continuation))
+    def get(self, key: bytes) -> np.ndarray | None:
+        """The log-probabilities of a request, or None."""
+        return self._known.get(key)
 
-    def put(self, continuation: Continuation, values: Float[np.ndarray, " pos"]) -> None:
+    def put(self, key: bytes, values: Float[np.ndarray, " pos"]) -> None:
         """Remember the log-probabilities of a request."""
-        key = _key(continuation)
         self._known[key] = self._new[key] = values
 
     def flush(self) -> None:
@@ -59,7 +58,7 @@ class ScoreStore:
             {
                 "key": np.frombuffer(b"".join(self._new), dtype=np.uint8).reshape(-1, 16).copy(),
                 "length": np.array([len(v) for v in values], dtype=np.int64),
-                "log_prob": np.concatenate(values).astype(np.float32),
+                "log_prob": np.concatenate(values),
             },
             partial,
         )
@@ -88,6 +87,11 @@ class ScoreStore:
             self._known[key.tobytes()] = content["log_prob"][end - length : end]
 
 
-def _key(continuation: Continuation) -> bytes:
-    content = np.asarray((continuation.start, *continuation.tokens), dtype=np.int64).tobytes()
+def request_key(content: bytes) -> bytes:
+    """The key of a request: a digest of all that its numbers depend on beyond the store's facts."""
     return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def continuation_key(continuation: Continuation) -> bytes:
+    """The key of a continuation: its tokens and where scoring starts."""
+    return request_key(np.asarray((continuation.start, *continuation.tokens), dtype=np.int64).tobytes())

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from mechicl.hooks.log_probs import by_padding, by_trees, check_causality_and_trees, warn_without_trees
 from mechicl.hooks.prefix_tree import Continuation
-from mechicl.hooks.score_store import ScoreStore
+from mechicl.hooks.score_store import ScoreStore, continuation_key
 from mechicl.hooks.wrapper import WrappedModel, wrap
 
 Text = str | Sequence[int] | Int[np.ndarray, "_"] | Int[Tensor, "_"]  # a text, or its token ids
@@ -73,7 +73,7 @@ def score(
     unique = list(dict.fromkeys(requests))
     _check_length(wrapped, requests, unique)
     kept = _open_store(wrapped, store)
-    values = {c: found for c in unique if kept is not None and (found := kept.get(c)) is not None}
+    values = {c: found for c in unique if kept is not None and (found := kept.get(continuation_key(c))) is not None}
     todo = [c for c in unique if c not in values]
     bar = tqdm(total=len(unique), initial=len(values), desc="scoring", unit="seq", disable=not progress)
 
@@ -81,7 +81,7 @@ def score(
         values[todo[number]] = log_probs
         bar.update()
         if kept is not None:
-            kept.put(todo[number], log_probs)
+            kept.put(continuation_key(todo[number]), log_probs)
             if len(values) % _FLUSH_EVERY == 0:
                 kept.flush()
 
@@ -185,12 +185,15 @@ def _check_length(wrapped: WrappedModel, requests: list[Continuation], unique: l
 
 
 def _open_store(wrapped: WrappedModel, store: str | Path | None) -> ScoreStore | None:
-    if store is None:
-        return None
+    return None if store is None else ScoreStore(store, stored_facts(wrapped))
+
+
+def stored_facts(wrapped: WrappedModel) -> dict[str, str]:
+    """What stored numbers depend on beyond the request; raises `ValueError` where that cannot be said."""
     if wrapped.has_hooks():
         raise ValueError(
-            "the model carries hooks, whose effect a stored score would not name; remove them with "
+            "the model carries hooks, whose effect a stored number would not name; remove them with "
             "model.reset_hooks(), or pass store=None"
         )
     facts = wrapped.facts()
-    return ScoreStore(store, {key: str(facts[key]) for key in ("model", "weights_sha256", "dtype", "device")})
+    return {key: str(facts[key]) for key in ("model", "weights_sha256", "dtype", "device")}
