@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mechicl.hooks.patch_rows import Source
 from mechicl.hooks.patch_sweep import Head, Plan
 from mechicl.hooks.replacements import by_head
 from mechicl.hooks.wrapper import Hook, WrappedModel
@@ -28,7 +29,8 @@ def loop_log_probs(wrapped: WrappedModel, plan: Plan, number: int) -> tuple[Tens
         for position in range(*prompt.roles[item.scored])
     ]
     node, token = torch.tensor(reads, device=wrapped.device).T
-    places, sources = [], []
+    places: list[tuple[int, int]] = []
+    sources: list[Source] = []
     for p in range(len(item.prompts)):
         met = {}
         for role in plan.roles:

@@ -20,7 +20,7 @@ LAST = "last"  # the role of the token from which the first scored one is predic
 
 # The log-probabilities of the scored tokens, one tensor a prompt of the item, to one number. The last axis is tokens;
 # axes before it are interventions, all computed at once. Differentiable, if attribution is to use it.
-Metric = Callable[[tuple[Float[Tensor, "*set pos"], ...]], Float[Tensor, "*set"]]
+Metric = Callable[[tuple[Float[Tensor, "*set _"], ...]], Float[Tensor, "*set"]]
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class PatchItem:
         return range(*found.roles[role])
 
 
-def span_log_prob(log_probs: tuple[Float[Tensor, "*set pos"], ...]) -> Float[Tensor, "*set"]:
+def span_log_prob(log_probs: tuple[Float[Tensor, "*set _"], ...]) -> Float[Tensor, "*set"]:
     """Log-probability of the scored tokens of an item's only prompt, nats."""
     if len(log_probs) != 1:
         raise ValueError(f"span_log_prob takes items of one prompt, got {len(log_probs)}; use log_odds for two")
     return log_probs[0].sum(-1)
 
 
-def log_odds(log_probs: tuple[Float[Tensor, "*set pos"], ...]) -> Float[Tensor, "*set"]:
+def log_odds(log_probs: tuple[Float[Tensor, "*set _"], ...]) -> Float[Tensor, "*set"]:
     """Log-probability of the first prompt's scored tokens minus the second's, nats.
 
     For the two forms of a target this is priming's L_s. For two prompts that score one token each, after the same

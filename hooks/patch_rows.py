@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from mechicl.hooks.patch_items import PatchItem
 Source = Hashable  # where a patched node's new activation comes from
 
 
+@runtime_checkable
 class Sources(Protocol):
     """Says where the new activation of a position comes from; equal sources give equal activations."""
 

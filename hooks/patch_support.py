@@ -47,7 +47,7 @@ def _agrees(wrapped: WrappedModel, way: str) -> bool:
     sides = [tuple(Prompt((*prime, *stem, *end), roles) for end in (one, other)) for prime in draw[:2]]
     last = wrapped.n_layers - 1
     sets = (((0, 0),), ((last, 0),), ((0, 0), (last, 0)))
-    plan = Plan((PatchItem(*sides),), ("target",), Interchange(), sets, 1 << 40)
+    plan = Plan((PatchItem(sides[0], sides[1]),), ("target",), Interchange(), sets, 1 << 40)
     slow, clean = loop_log_probs(wrapped, plan, 0)  # outside the try: what fails here fails for good
     found: list[Tensor] = []
     try:

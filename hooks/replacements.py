@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,7 @@ from mechicl.hooks.wrapper import Hook, WrappedModel, wrap
 _NODES = 2_048  # nodes of one pass: enough for the matrix products to be efficient, few enough for the caches
 
 
+@runtime_checkable
 class Replacement(Protocol):
     """Where the new activations of patched positions come from."""
 
