@@ -22,14 +22,15 @@ class HeadMap(Result):
     roles, ablation: what was replaced where; see `localize_heads`.
     gate: one row: estimate, low, high of F on all items, n_pairs, n_verbs, n_targets, and `passed`: does the interval
         exclude 0? Where it does not there is nothing to localise, and `heads` is empty.
-    heads: one row a head: layer, head, name ("L7H3"); on the selection split effect = F(patched) - F(clean), low, high
+    heads: one row a head: layer, head, name ("L7H3"). On the selection split: effect = F(patched) - F(clean), low, high
         (crossed bootstrap over prime verbs and targets), share (effect / effect of replacing all heads at once), t, p
         (permutation), p_fwe (family-wise over all heads, max |t|), p_bh; d_priming (effect on the mean priming effect,
-        in nats); candidate (is it one of those taken to the other split?); on the confirmation split confirm_effect,
-        confirm_low, confirm_high, confirm_share, confirm_p (family-wise over the candidates; NaN for others);
-        confirmed. bias_r2, bias_p: how well the head's output predicts the prime verb's bias, left-out verbs, and its
-        family-wise p; carries_bias: bias_p below the level although the head was not confirmed. induction,
-        previous_token: attention scores on repeated random tokens, 0 to 1.
+        NaN where only one form is measured) and conditional (relative change of F / priming: 0 for a head that merely
+        scales priming; NaN for priming itself); candidate: is it one of those taken to the other split? On the
+        confirmation split: confirm_effect, confirm_low, confirm_high, confirm_share, confirm_p (family-wise over the
+        candidates), NaN for others; confirmed. And bias_r2, bias_p: how well the head's output predicts the prime
+        verb's bias, verbs left out, and its family-wise p; carries_bias: bias_p below 1 - level in a head that was not
+        confirmed; induction, previous_token, duplicate_token: attention on repeated random tokens, 0 to 1.
     confirmed_effects: one row a confirmed head and item of the confirmation split: name, prime_verb, target, bias,
         d_effect (change of the item's combined outcome).
     curves: one row a kind ("ablate": the k strongest replaced; "keep": all others replaced) and k: value of F on the
@@ -75,7 +76,8 @@ class HeadMap(Result):
 
     def grid(self, column: str = "effect") -> Float[np.ndarray, "layer head"]:
         """A column of `heads` as layers by heads."""
-        return self.heads.pivot(index="layer", columns="head", values=column).to_numpy(float)
+        shape = (self.heads["layer"].max() + 1, self.heads["head"].max() + 1)
+        return self.heads.sort_values(["layer", "head"])[column].to_numpy(float).reshape(shape)
 
     def plot(self, ax: Any = None) -> Any:
         """Effect of every head, layers by heads, the confirmed ones marked; returns matplotlib Axes."""

@@ -1,0 +1,50 @@
+"""A localisation in words."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mechicl.analyses.head_question import Question
+from mechicl.wording import number, percent, with_interval
+
+_NAMED = 6  # heads named in the sentence
+
+
+def head_verdict(question: Question, gate: pd.DataFrame, heads: pd.DataFrame) -> str:
+    """What was found, with the numbers that it rests on."""
+    name = _title(question.functional.name)
+    row = gate.iloc[0]
+    unit = question.functional.unit(question.scale)
+    size = f"{with_interval(row['estimate'], row['low'], row['high'])} {unit}"
+    if not row["passed"]:
+        return f"Nothing to localise: {name} is {size}, an interval that includes 0."
+    confirmed = heads[heads["confirmed"]]
+    if confirmed.empty:
+        return (
+            f"No head was confirmed as driving {name} ({size}): of {len(heads)} heads, none of the "
+            f"{int(heads['candidate'].sum())} strongest held on the other half of the items."
+        )
+    order = confirmed["confirm_effect"].abs().sort_values(ascending=False).index
+    named = [
+        f"{head['name']} ({number(head['confirm_effect'])}, {percent(head['confirm_share'])} of what all heads do)"
+        for _, head in confirmed.loc[order].head(_NAMED).iterrows()
+    ]
+    more = f" and {len(confirmed) - _NAMED} more" if len(confirmed) > _NAMED else ""
+    verb = "drives" if len(confirmed) == 1 else "drive"
+    text = f"{len(confirmed)} of {len(heads)} heads {verb} {name} ({size}): {', '.join(named)}{more}."
+    idle = heads[heads["carries_bias"]]
+    if len(idle) and question.functional.over == "slope":
+        text += (
+            f" {len(idle)} other head{'s' if len(idle) > 1 else ''} carry the verb's bias without being confirmed as "
+            f"causes: {', '.join(idle['name'].head(_NAMED))}{' ...' if len(idle) > _NAMED else ''}."
+        )
+    return text
+
+
+def _title(name: str) -> str:
+    """The effect as it reads in a sentence."""
+    if name == "ife":
+        return "the inverse frequency effect"
+    if name.startswith("ife_"):
+        return f"the inverse frequency effect on {name.removeprefix('ife_')} primes"
+    return name
