@@ -13,7 +13,6 @@ from jaxtyping import Float
 from mechicl.analyses.head_effects import Rows, Sweeper
 from mechicl.analyses.head_question import Question
 from mechicl.analyses.head_selection import Confirmation, head_name
-from mechicl.analyses.priming_items import priming_items
 from mechicl.analyses.unrelated import damage
 from mechicl.decoding import decode_over_verbs
 from mechicl.hooks.head_outputs import head_outputs
@@ -36,7 +35,7 @@ def with_head_kinds(sweeper: Sweeper, question: Question, heads: pd.DataFrame, h
     rows = Rows(*(np.concatenate([getattr(h, f) for h in halves]) for f in ("numbers", "prime_verb", "target")))
     parts: list[np.ndarray] = []
     for context in question.functional.contexts:
-        items = priming_items(sweeper.corpus, wrapped.tokenizer, rows.numbers, context, prepend_bos=sweeper.prepend_bos)
+        items = [item for half in halves for item in sweeper.items(half, context)]
         z = head_outputs(wrapped, items, roles=sweeper.roles, progress=sweeper.progress)
         parts.append(z.flatten(1, 2).double().numpy())
     states = np.mean(parts, axis=0)
@@ -170,9 +169,7 @@ def _untrained(sweeper: Sweeper, question: Question, rows: Rows) -> Iterator[Row
     copied = wrap(shuffled_weights(sweeper.wrapped.model, seed=question.seed))
     found = {
         context: patch_heads(
-            copied,
-            priming_items(sweeper.corpus, copied.tokenizer, rows.numbers, context, prepend_bos=sweeper.prepend_bos),
-            roles=sweeper.roles, replacement=Zero(), sets=[[]], metric=log_odds,
+            copied, sweeper.items(rows, context), roles=sweeper.roles, replacement=Zero(), sets=[[]], metric=log_odds,
             memory_budget=sweeper.memory_budget, progress=False,
         ).clean
         for context in question.functional.contexts

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 
 from mechicl.analyses.priming_items import priming_items
+from mechicl.hooks.patch_items import PatchItem
 from mechicl.hooks.patching import Head, patch_heads
 from mechicl.hooks.replacements import Interchange, MeanActivations, Replacement, Zero, mean_activations
 from mechicl.hooks.wrapper import WrappedModel
@@ -65,6 +66,7 @@ class Sweeper:
     store: Path | None
     seed: int = 0
     _means: dict[tuple[str, bytes], MeanActivations] = field(default_factory=dict, repr=False)
+    _items: dict[tuple[str, str, bytes], list[PatchItem]] = field(default_factory=dict, repr=False)
 
     def effects(
         self, rows: Rows, held_out: Rows, sets: Sequence[Sequence[Head]], contexts: Sequence[str]
@@ -87,8 +89,14 @@ class Sweeper:
             patched[context], clean[context] = found.clean + change, found.clean
         return SetEffects(patched, clean)
 
-    def items(self, rows: Rows, context: str) -> list[Any]:
-        """The items of rows in a context, with the donors that the ablation needs."""
+    def items(self, rows: Rows, context: str) -> list[PatchItem]:
+        """The items of rows in a context, with the donors that the ablation needs; made once."""
+        key = (self.ablation, context, rows.numbers.tobytes())
+        if key not in self._items:
+            self._items[key] = self._made(rows, context)
+        return self._items[key]
+
+    def _made(self, rows: Rows, context: str) -> list[PatchItem]:
         donors: dict[str, Any] = {}
         if self.ablation == "interchange":
             first, second = self.corpus.forms
