@@ -24,7 +24,7 @@ NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard examples/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types test-tl3 wheel-check notebooks bench clean
+.PHONY: help setup demo heads test lint types test-tl3 wheel-check notebooks bench bench-patching calibration organisms clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ setup: $(READY) ## make the environment .venv from constraints.txt
 
 demo: $(READY) ## does SmolLM2 show priming and the inverse frequency effect? a report to read in a browser
 	$(BIN)/mechicl report --model smollm2 --out report/smollm2 --overwrite
+
+heads: $(READY) ## which heads of SmolLM2 carry priming? takes long, and goes on where it was interrupted
+	$(BIN)/mechicl heads --model smollm2 --out report/smollm2-heads --overwrite
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -66,6 +69,15 @@ examples/%.ipynb: examples/%.py .ci/make_notebook.py
 
 bench: $(BENCH_READY) ## how fast is scoring, beside minicons and a plain loop?
 	$(BIN)/python tests/benchmarks/scoring.py $(BENCH_ARGS)
+
+bench-patching: $(BENCH_READY) ## how fast is patching, beside TransformerLens and nnsight?
+	$(BIN)/python tests/benchmarks/patching.py $(BENCH_ARGS)
+
+calibration: $(READY) ## false heads, power and coverage of the localisation on planted models; writes its table
+	$(BIN)/python tests/benchmarks/calibration.py $(BENCH_ARGS)
+
+organisms: $(READY) ## train the shipped models anew (an hour and a half on two cores; goes on where it was interrupted)
+	$(BIN)/python -m mechicl.organisms.training $(BENCH_ARGS)
 
 clean: ## remove environments, caches and build products; reports stay
 	rm -rf $(VENV) $(VENV_TL3) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ class PatchStore:
         shared = repr((plan.roles, plan.sets)).encode() + plan.replacement.fingerprint()
         self.keys = [request_key(_content(item) + shared) for item in plan.items]
         self.n_sets = len(plan.sets)
+        self.flushed = time.monotonic()
 
     @classmethod
     def open(cls, wrapped: WrappedModel, folder: str | Path, plan: Plan) -> PatchStore:
@@ -41,6 +43,9 @@ class PatchStore:
     def put(self, number: int, patched: Tensor, clean: Tensor) -> None:
         """Remember an item."""
         self.scores.put(self.keys[number], torch.cat([patched, clean[None]]).flatten().numpy())
+        if time.monotonic() - self.flushed > _FLUSH_SECONDS:  # lost at most by a kill that cannot be caught
+            self.flush()
+            self.flushed = time.monotonic()
 
     def flush(self) -> None:
         """Write what is new."""
