@@ -78,16 +78,18 @@ class Sweeper:
                 self.wrapped,
                 self.items(rows, context),
                 roles=self.roles,
-                replacement=self._replacement(context, held_out),
+                replacement=self.replacement(context, held_out),
                 sets=sets,
                 memory_budget=self.memory_budget,
                 progress=self.progress,
                 store=self.store,
             )
-            change = found.effects
-            change[np.abs(change) < _RESOLUTION[self.wrapped.dtype]] = 0.0
-            patched[context], clean[context] = found.clean + change, found.clean
+            patched[context], clean[context] = found.clean + self.resolved(found.effects), found.clean
         return SetEffects(patched, clean)
+
+    def resolved(self, change: Float[np.ndarray, "set item"]) -> Float[np.ndarray, "set item"]:
+        """Changes of log-odds, those below the model's resolution set to 0."""
+        return np.where(np.abs(change) < _RESOLUTION[self.wrapped.dtype], 0.0, change)
 
     def items(self, rows: Rows, context: str) -> list[PatchItem]:
         """The items of rows in a context, with the donors that the ablation needs; made once."""
@@ -107,7 +109,8 @@ class Sweeper:
             self.corpus, self.wrapped.tokenizer, rows.numbers, context, prepend_bos=self.prepend_bos, **donors
         )
 
-    def _replacement(self, context: str, held_out: Rows) -> Replacement:
+    def replacement(self, context: str, held_out: Rows) -> Replacement:
+        """What takes the heads' place in a context; means are those of `held_out`."""
         if self.ablation == "zero":
             return Zero()
         if self.ablation != "mean":
