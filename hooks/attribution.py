@@ -34,9 +34,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mechicl.hooks.head_sets import by_head
 from mechicl.hooks.patch_items import Metric, PatchItem, check_items, log_odds
 from mechicl.hooks.patch_support import way_to_patch
-from mechicl.hooks.replacements import Interchange, Replacement, by_head
+from mechicl.hooks.replacements import Interchange, Replacement
 from mechicl.hooks.row_runs import RowRuns, batches
 from mechicl.hooks.wrapper import Hook, WrappedModel, wrap
 

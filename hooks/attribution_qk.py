@@ -30,12 +30,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mechicl.hooks.attribution import constant_parameters, slopes
-from mechicl.hooks.head_inputs import inputs_after
-from mechicl.hooks.head_sets import heads_apart
+from mechicl.hooks.head_sets import by_head, heads_apart
 from mechicl.hooks.patch_items import Metric, PatchItem, check_items, log_odds
 from mechicl.hooks.patch_support import way_to_patch
-from mechicl.hooks.replacements import Interchange, by_head
+from mechicl.hooks.replacements import Interchange
 from mechicl.hooks.row_runs import RowRuns, batches
+from mechicl.hooks.text_ends import mean_heads_after
 from mechicl.hooks.wrapper import Hook, wrap
 
 PARTS = ("q", "k", "v")
@@ -89,7 +89,7 @@ def attribute_inputs(
             numbers = list(runs.numbers)
             swaps = _Swaps(runs, metric)
             clean[numbers] = swaps.clean.cpu().numpy()
-            donors = inputs_after(wrapped, runs.batch.sources, parts) if runs.batch.sources else {}
+            donors = mean_heads_after(wrapped, runs.batch.sources, parts) if runs.batch.sources else {}  # type: ignore[arg-type]
             for p, part in enumerate(donors):
                 found = swaps.recomputed(part, donors[part]) if qk_fix else swaps.linear(part, donors[part])
                 effects[p][:, :, numbers] = runs.by_item(found).permute(1, 2, 0).cpu().numpy()

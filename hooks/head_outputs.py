@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mechicl.hooks.patch_items import PatchItem, check_items
-from mechicl.hooks.replacements import z_after
+from mechicl.hooks.text_ends import heads_after
 from mechicl.hooks.wrapper import wrap
 
 
@@ -31,7 +31,7 @@ def head_outputs(
         for start in range(0, len(items), 32):
             chunk = items[start : start + 32]
             prefixes = [_shared_beginnings(item, roles) for item in chunk]
-            z = z_after(wrapped, [prefix for part in prefixes for prefix in part]).float().cpu()
+            z = heads_after(wrapped, [prefix for part in prefixes for prefix in part], ["z"])["z"].float().cpu()
             found += [part.mean(0) for part in z.split([len(part) for part in prefixes])]
             bar.update(len(chunk))
     return torch.stack(found)

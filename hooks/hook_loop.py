@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mechicl.hooks.head_sets import Head, by_head
 from mechicl.hooks.patch_rows import Source
-from mechicl.hooks.patch_sweep import Head, Plan
-from mechicl.hooks.replacements import by_head
+from mechicl.hooks.patch_sweep import Plan
 from mechicl.hooks.wrapper import Hook, WrappedModel
 
 

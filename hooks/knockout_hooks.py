@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechicl.hooks.head_sets import Head, heads_apart
-from mechicl.hooks.replacements import by_head
+from mechicl.hooks.head_sets import Head, by_head, heads_apart
 from mechicl.hooks.row_runs import RowRuns
 from mechicl.hooks.wrapper import Hook
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -70,6 +71,21 @@ def log_odds(log_probs: tuple[Float[Tensor, "*set _"], ...]) -> Float[Tensor, "*
     if len(log_probs) != 2:
         raise ValueError(f"log_odds takes items of two prompts, got {len(log_probs)}; use span_log_prob for one")
     return log_probs[0].sum(-1) - log_probs[1].sum(-1)
+
+
+def checked_metric(found: Tensor, runs: int, number: int) -> Float[Tensor, " run"]:
+    """What a metric gave for the runs of item `number`; raises `ValueError` for a wrong shape and for no numbers."""
+    if found.shape != (runs,):
+        raise ValueError(
+            f"the metric gave an array of shape {tuple(found.shape)} for {runs} runs of item {number}; it must reduce "
+            "the last axis (tokens) and keep the others"
+        )
+    if not torch.isfinite(found).all():
+        raise ValueError(
+            f"the metric is not finite for item {number}; check the model's weights and the metric, or load the model "
+            "with dtype='float32'"
+        )
+    return found
 
 
 def check_items(wrapped: WrappedModel, items: Sequence[PatchItem], roles: Sequence[str], *, donors: bool) -> None:

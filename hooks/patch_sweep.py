@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechicl.hooks.head_sets import Head, by_head
 from mechicl.hooks.patch_items import PatchItem
 from mechicl.hooks.patch_rows import ItemRow, RowBatch, batch_rows, item_row, similar_rows
-from mechicl.hooks.replacements import Replacement, by_head
+from mechicl.hooks.replacements import Replacement
 from mechicl.hooks.resume import Trace, resumed, trace
 from mechicl.hooks.wrapper import Hook, WrappedModel
 
-Head = tuple[int, int]
 # Receives an item's number and the log-probabilities of its readings: patched [set reading] and not [reading].
 Finish = Callable[[int, Tensor, Tensor], None]
 

@@ -22,15 +22,14 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mechicl.hooks.head_sets import Head, checked_sets
 from mechicl.hooks.hook_loop import loop_log_probs
-from mechicl.hooks.patch_items import Metric, PatchItem, check_items, log_odds
+from mechicl.hooks.patch_items import Metric, PatchItem, check_items, checked_metric, log_odds
 from mechicl.hooks.patch_store import PatchStore
 from mechicl.hooks.patch_support import way_to_patch
 from mechicl.hooks.patch_sweep import Plan, sweep
 from mechicl.hooks.replacements import Interchange, Replacement
-from mechicl.hooks.wrapper import WrappedModel, wrap
-
-Head = tuple[int, int]  # layer, head
+from mechicl.hooks.wrapper import wrap
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def patch_heads(
     wrapped = wrap(model)
     replacement = replacement or Interchange()
     check_items(wrapped, items, roles, donors=isinstance(replacement, Interchange))
-    chosen = _checked_sets(wrapped, sets)
+    chosen = checked_sets(wrapped, sets)
     plan = Plan(tuple(items), tuple(roles), replacement, chosen, memory_budget)
     kept = PatchStore.open(wrapped, store, plan) if store is not None else None
     found: list[tuple[Tensor, Tensor] | None] = [kept.get(i) if kept else None for i in range(len(items))]
@@ -117,36 +116,11 @@ def patch_heads(
     return PatchedHeads(chosen, values, clean)
 
 
-def _checked_sets(wrapped: WrappedModel, sets: Sequence[Collection[Head]] | None) -> tuple[tuple[Head, ...], ...]:
-    heads = [(layer, head) for layer in range(wrapped.n_layers) for head in range(wrapped.n_heads)]
-    if sets is None:
-        return tuple((head,) for head in heads)
-    known = set(heads)
-    for chosen in sets:
-        for head in chosen:
-            if head not in known:
-                raise ValueError(
-                    f"the model has no head {head}; it has layers 0 to {wrapped.n_layers - 1} and heads 0 to "
-                    f"{wrapped.n_heads - 1} in each"
-                )
-    return tuple(tuple(sorted(set(chosen))) for chosen in sets)
-
-
 def _metrics(
     metric: Metric, item: PatchItem, number: int, patched: Tensor, clean: Tensor
 ) -> tuple[Float[np.ndarray, " set"], float]:
     """The metric of one item in all its runs; the last row is the run without a patch."""
     lengths = [len(prompt.part(item.scored)) for prompt in item.prompts]
     runs = torch.cat([patched, clean[None]]).double()
-    found = metric(tuple(runs.split(lengths, -1)))
-    if found.shape != runs.shape[:1]:
-        raise ValueError(
-            f"the metric gave an array of shape {tuple(found.shape)} for {len(runs)} runs of item {number}; it must "
-            "reduce the last axis (tokens) and keep the others"
-        )
-    if not torch.isfinite(found).all():
-        raise ValueError(
-            f"the metric is not finite for item {number}; check the model's weights and the metric, or load the model "
-            "with dtype='float32'"
-        )
+    found = checked_metric(metric(tuple(runs.split(lengths, -1))), len(runs), number)
     return found[:-1].numpy(), float(found[-1])

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechicl.hooks.head_sets import Head
+from mechicl.hooks.head_sets import Head, by_head
 from mechicl.hooks.patch_items import Metric
-from mechicl.hooks.replacements import Replacement, by_head
+from mechicl.hooks.replacements import Replacement
 from mechicl.hooks.row_runs import RowRuns
 from mechicl.hooks.wrapper import HOOK_NAMES, Hook
 

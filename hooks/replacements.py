@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from mechicl.hooks.patch_items import PatchItem, check_items
 from mechicl.hooks.patch_rows import Source
-from mechicl.hooks.wrapper import Hook, WrappedModel, wrap
-
-_NODES = 2_048  # nodes of one pass: enough for the matrix products to be efficient, few enough for the caches
+from mechicl.hooks.text_ends import heads_after, mean_heads_after
+from mechicl.hooks.wrapper import WrappedModel, wrap
 
 
 @runtime_checkable
@@ -53,10 +52,7 @@ class Interchange:
 
     def values(self, wrapped: WrappedModel, sources: Sequence[Source]) -> Float[Tensor, "patched layer head d_head"]:
         """One forward pass over all donors, shared beginnings once."""
-        prefixes: list[tuple[int, ...]] = [prefix for source in sources for prefix in source]  # type: ignore[attr-defined]
-        found = z_after(wrapped, prefixes)
-        parts = found.split([len(source) for source in sources])  # type: ignore[arg-type]
-        return torch.stack([part.mean(0) for part in parts])
+        return mean_heads_after(wrapped, sources, ["z"])["z"]  # type: ignore[arg-type]
 
     def fingerprint(self) -> bytes:
         """Nothing."""
@@ -129,7 +125,7 @@ def mean_activations(
     with wrapped.evaluating():
         for chunk in _chunks(items, 16):
             met = list(_positions(chunk, roles))
-            z = z_after(wrapped, [prefix for _, prefix in met]).float().cpu()
+            z = heads_after(wrapped, [prefix for _, prefix in met], ["z"])["z"].float().cpu()
             for (key, _), value in zip(met, z, strict=True):
                 for each in (key, (*key[:3], -1)):
                     if each not in keys:
@@ -141,60 +137,6 @@ def mean_activations(
             bar.update(len(chunk))
     bar.close()
     return MeanActivations(keys, torch.stack(sums) / torch.tensor(counts)[:, None, None, None])
-
-
-def z_after(wrapped: WrappedModel, prefixes: Sequence[tuple[int, ...]]) -> Float[Tensor, "patched layer head d_head"]:
-    """z of every head at the last token of each of these beginnings of texts; what begins another is not run again."""
-    place = {prefix: i for i, prefix in enumerate(dict.fromkeys(prefixes))}
-    shape = (len(place), wrapped.n_layers, wrapped.n_heads, wrapped.d_head)
-    found = torch.empty(shape, dtype=wrapped.dtype, device=wrapped.device)
-    longest = sorted(_longest(prefixes), key=len)
-    wanted: dict[tuple[int, ...], list[tuple[int, int]]] = {tokens: [] for tokens in longest}
-    owner = {tokens[:stop]: tokens for tokens in longest for stop in range(1, len(tokens) + 1)}
-    for prefix, slot in place.items():
-        wanted[owner[prefix]].append((slot, len(prefix) - 1))
-    size = max(1, _NODES // len(longest[-1]))
-    for start in range(0, len(longest), size):
-        texts = longest[start : start + size]
-        width = len(texts[-1])
-        tokens = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=wrapped.device)
-        slots = [(slot, row, column) for row, text in enumerate(texts) for slot, column in wanted[text]]
-        _run_for_z(wrapped, tokens, found, torch.tensor(slots, device=wrapped.device))
-    return found[torch.tensor([place[prefix] for prefix in prefixes], device=wrapped.device)]
-
-
-def _run_for_z(wrapped: WrappedModel, tokens: Tensor, found: Tensor, slots: Int[Tensor, "n 3"]) -> None:
-    """Put z into `found`: slots are (row of found, row of tokens, position). Padding is on the right, so harmless."""
-    slot, row, column = slots.T
-
-    def keep(layer: int) -> Hook:
-        def store(z: Tensor) -> None:
-            found[slot, layer] = by_head(wrapped, z)[row, column]
-
-        return store
-
-    with wrapped.hooked([("z", layer, keep(layer)) for layer in range(wrapped.n_layers)]):
-        # no logits are wanted; those of one position cost nothing
-        wrapped.logits(tokens, torch.zeros(1, dtype=torch.long, device=wrapped.device))
-
-
-def by_head(wrapped: WrappedModel, z: Tensor) -> Float[Tensor, "batch pos head d_head"]:
-    """z with its heads apart; raises `ValueError` where this model's attention has no such thing."""
-    if z.shape[-1] == wrapped.d_head and z.ndim == 4 and z.shape[-2] == wrapped.n_heads:
-        return z
-    if z.ndim == 3 and z.shape[-1] == wrapped.n_heads * wrapped.d_head:
-        return z.unflatten(-1, (wrapped.n_heads, wrapped.d_head))
-    raise ValueError(
-        f"the heads of this model cannot be told apart: z has the shape {tuple(z.shape)}, expected [batch, pos, "
-        f"{wrapped.n_heads} heads, {wrapped.d_head}]"
-    )
-
-
-def _longest(prefixes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The prefixes that begin no other one."""
-    ordered = sorted(set(prefixes))
-    following = [*ordered[1:], ()]
-    return [one for one, other in zip(ordered, following, strict=True) if other[: len(one)] != one]
 
 
 def _positions(

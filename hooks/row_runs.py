@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechicl.hooks.patch_items import Metric, PatchItem
+from mechicl.hooks.patch_items import Metric, PatchItem, checked_metric
 from mechicl.hooks.patch_rows import ItemRow, Source, Sources, batch_rows, item_row
 from mechicl.hooks.patch_sweep import pass_bytes
 from mechicl.hooks.resume import Trace, resumed, trace
@@ -97,7 +97,7 @@ class RowRuns:
         """The metric of every item, checked; gradients pass through."""
         parts = log_probs.double().split([sum(lengths) for lengths in self._lengths], 1)
         found = [
-            _checked(metric(tuple(part.split(lengths, -1))), len(part), number)
+            checked_metric(metric(tuple(part.split(lengths, -1))), len(part), number)
             for part, lengths, number in zip(parts, self._lengths, self.numbers, strict=True)
         ]
         return torch.stack(found, 1)
@@ -179,20 +179,6 @@ def _rows_of(item: PatchItem, roles: Sequence[str], origin: Sources, way: str) -
         # no node counts as kept: a chain must stay in order, and padding must stand at its end
         found.append(replace(item_row(alone, roles, _OnePrompt(item, p, origin)), n_kept=0))
     return tuple(found)
-
-
-def _checked(found: Tensor, copies: int, number: int) -> Float[Tensor, " copy"]:
-    if found.shape != (copies,):
-        raise ValueError(
-            f"the metric gave an array of shape {tuple(found.shape)} for {copies} runs of item {number}; it must "
-            "reduce the last axis (tokens) and keep the others"
-        )
-    if not torch.isfinite(found).all():
-        raise ValueError(
-            f"the metric is not finite for item {number}; check the model's weights and the metric, or load the model "
-            "with dtype='float32'"
-        )
-    return found
 
 
 def _graph_bytes(wrapped: WrappedModel, width: int, seen: int) -> int:

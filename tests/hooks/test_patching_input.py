@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from mechicl.hooks.head_sets import by_head
 from mechicl.hooks.patch_items import PatchItem, log_odds, span_log_prob
 from mechicl.hooks.patching import patch_heads
-from mechicl.hooks.replacements import Zero, by_head
+from mechicl.hooks.replacements import Zero
 from mechicl.hooks.wrapper import wrap
 from mechicl.tasks.prompts import Prompt
 
