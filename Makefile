@@ -7,6 +7,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+ORGANISM_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -76,8 +77,8 @@ bench-patching: $(BENCH_READY) ## how fast is patching, beside TransformerLens a
 calibration: $(READY) ## false heads, power and coverage of the localisation on planted models; writes its table
 	$(BIN)/python tests/benchmarks/calibration.py $(BENCH_ARGS)
 
-organisms: $(READY) ## train the shipped models anew (an hour and a half on two cores; goes on where it was interrupted)
-	$(BIN)/python -m mechicl.organisms.training $(BENCH_ARGS)
+organisms: $(READY) ## train the models that come along anew, into organisms/ (long; goes on where it was interrupted)
+	$(BIN)/python -m mechicl.organisms.training $(ORGANISM_ARGS)
 
 clean: ## remove environments, caches and build products; reports stay
 	rm -rf $(VENV) $(VENV_TL3) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

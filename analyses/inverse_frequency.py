@@ -118,13 +118,14 @@ def inverse_frequency_effect(
     `mechicl.stats.slope_interval`). p_permutation: bias permuted over verbs, valid at any number of verbs. p_holm is
     p_permutation after Holm's correction by `holm_by_family`.
 
-    The verdict. A form has the IFE when, on the probability scale, its slope is below 0, the interval excludes 0 and
-    p_holm < 1 - level; it is "reversed" when the same holds above 0; otherwise "none" (no evidence, which is not
-    evidence of none: see the interval). The verdict adds, when so, that the same rule on the slopes from the neutral
-    prime finds something else (a verb's own effect then hides an IFE, or makes one up), or on the logit scale; to a
-    slope that was found, that outcomes could not be adjusted for targets; to an IFE, that pe_slope's interval includes
-    0, so a verb effect that ignores structure could explain it. An IFE by itself does not identify gradient descent:
-    activation and Bayesian accounts produce it too.
+    The verdict. A form has the IFE when, on the probability scale, its slope is below 0, the interval excludes 0
+    and p_holm < 1 - level, and it is not negligible (`NEGLIGIBLE`, .005); it is "reversed" when the same holds
+    above 0; otherwise "none" (no evidence, which is not evidence of none: see the interval). The verdict adds, when
+    so, that the same rule on the slopes from the neutral prime finds something else (a verb's own effect then hides
+    an IFE, or makes one up), or on the logit scale; to a slope that was found, that outcomes could not be adjusted
+    for targets; to an IFE, that pe_slope's interval includes 0, so a verb effect that ignores structure could
+    explain it. An IFE by itself does not identify gradient descent: activation and Bayesian accounts produce it
+    too.
 
         result = inverse_frequency_effect(pd.read_csv("scores.csv"))
         result.verdict      # "IFE on DO primes, not on PD primes"

@@ -9,8 +9,11 @@ from mechicl.lazy import lazy_names
 if TYPE_CHECKING:
     from mechicl.tasks.corpus import PrimingCorpus, load_corpus
     from mechicl.tasks.datives import dative_corpus
+    from mechicl.tasks.mini_language import mini_tokenizer
     from mechicl.tasks.primelm import read_primelm
     from mechicl.tasks.prompts import Prompt, RoleText, tokenize
+    from mechicl.tasks.speaker_pairs import speaker_corpus
+    from mechicl.tasks.speakers import Speaker
 
 # imported when first asked for: most of them bring pandas along
 _HOME = {
@@ -20,7 +23,10 @@ _HOME = {
     "PrimingCorpus": "corpus",
     "load_corpus": "corpus",
     "dative_corpus": "datives",
+    "mini_tokenizer": "mini_language",
     "read_primelm": "primelm",
+    "Speaker": "speakers",
+    "speaker_corpus": "speaker_pairs",
 }
 __all__ = sorted(_HOME)
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

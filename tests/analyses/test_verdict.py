@@ -30,6 +30,8 @@ def estimates(logit: dict[str, Row] | None = None, **probability: Row) -> pd.Dat
         ((-0.2, -0.3, -0.1, 0.06), "none"),  # nor is the interval
         ((-0.2, -0.3, 0.0, 0.01), "none"),  # 0 at the border is not excluded
         ((0.0, 0.0, 0.0, 1.0), "none"),
+        ((-0.004, -0.0041, -0.0039, 0.001), "none"),  # sure, but negligible
+        ((-0.006, -0.0061, -0.0059, 0.001), "ife"),
     ],
 )
 def test_evidence_needs_the_interval_and_the_corrected_p(row: Row, label: str) -> None:
