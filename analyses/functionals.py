@@ -52,8 +52,11 @@ class Functional:
 
 
 def functional_of(effect: str | Functional, forms: tuple[str, str], *, neutral: bool) -> Functional:
-    """The functional of a name; raises `ValueError` for one that is not known."""
+    """The functional of a name; raises `ValueError` for one that is not known, and for contexts that are not there."""
     if isinstance(effect, Functional):
+        there = [*forms, *(["neutral"] if neutral else []), "unprimed"]
+        if absent := [context for context in effect.contexts if context not in there]:
+            raise ValueError(f"got the contexts {absent}, which the corpus lacks; expected some of {', '.join(there)}")
         return effect
     first, second = forms
     base = {"neutral": 1.0} if neutral else {}

@@ -15,11 +15,11 @@ from mechicl.analyses.head_question import Question
 from mechicl.analyses.head_selection import Confirmation, head_name
 from mechicl.analyses.unrelated import damage
 from mechicl.decoding import decode_over_verbs
-from mechicl.hooks.head_outputs import head_outputs
 from mechicl.hooks.head_scores import attention_scores
 from mechicl.hooks.patch_items import log_odds
 from mechicl.hooks.patching import patch_heads
 from mechicl.hooks.replacements import Zero
+from mechicl.hooks.role_outputs import head_outputs
 from mechicl.hooks.wrapper import wrap
 from mechicl.stats import cluster_bootstrap, slopes
 from mechicl.untrained import shuffled_weights
@@ -45,7 +45,7 @@ def with_head_kinds(sweeper: Sweeper, question: Question, heads: pd.DataFrame, h
         own = np.isin(rows.numbers, half.numbers)
         verbs, matrix = verb_matrix(rows.prime_verb[own], rows.target[own])
         means = np.einsum("vi,ihd->hvd", matrix, states[own])
-        by_verb.append(means - means.mean(1, keepdims=True))
+        by_verb.append(means - means.mean(1, keepdims=True) + states.mean(0)[:, None])
         names += verbs.tolist()
     found = decode_over_verbs(np.concatenate(by_verb, 1), question.bias.reindex(names).to_numpy(), seed=question.seed)
     period = min(25, (wrapped.n_ctx - 1) // 2)

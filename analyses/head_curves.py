@@ -8,9 +8,9 @@ import torch
 
 from mechicl.analyses.head_effects import Rows, Sweeper, all_heads
 from mechicl.analyses.head_question import Question
-from mechicl.faithfulness import faithfulness, kept_counts
-from mechicl.hooks.head_outputs import head_outputs
+from mechicl.circuit_scores import faithfulness, kept_counts
 from mechicl.hooks.patching import Head
+from mechicl.hooks.role_outputs import head_outputs
 
 _NEAREST = 10  # a random head is drawn among so many of about the same norm
 _SUMMED = 1_000  # random sets whose effect is summed from single heads

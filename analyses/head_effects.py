@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from mechicl.analyses.priming_items import priming_items
+from mechicl.analyses.priming_prompts import priming_items
 from mechicl.hooks.patch_items import PatchItem
 from mechicl.hooks.patching import Head, patch_heads
 from mechicl.hooks.replacements import Interchange, MeanActivations, Replacement, Zero, mean_activations

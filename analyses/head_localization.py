@@ -34,7 +34,7 @@ from mechicl.analyses.head_map import HeadMap
 from mechicl.analyses.head_question import Question
 from mechicl.analyses.head_selection import confirm_heads, gate_table, select_heads
 from mechicl.analyses.head_splits import split_rows
-from mechicl.analyses.head_verdict import head_verdict
+from mechicl.analyses.head_words import head_verdict
 from mechicl.analyses.priming import PrimingResult, measure_priming
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.provenance import Provenance
@@ -70,7 +70,9 @@ def localize_heads(
     "probability". roles: where heads are replaced: ("target",) leaves the encoding of the prime as it was; ("prime",)
     is the other half of the question; ("last",) the token before the two forms of the target part.
     ablation: what is put in place of a head's output.
-        "interchange": the same item's after the other form of the prime (default for priming)
+        "interchange": the same item's after the other form of the prime (default for priming). At prime roles that are
+            longer in one form than in the other each token receives the other form's mean over the role, which takes
+            the form away rather than turning it round; name parts of equal length, such as ("prime.theme",)
         "mean": the mean over pairs of other verbs and targets, by context and place in the sentence (default for
             slopes: it takes out what is particular to the verb and leaves the form)
         "resample": the same target's after another verb's prime in the same context
@@ -81,16 +83,19 @@ def localize_heads(
     by the confirmed heads is measured; a few sentences by default. store: a folder for finished scores and items; an
     interrupted call goes on from there. seed: of the halves, the bootstrap, permutations and random sets.
 
-    Errors (ValueError, before any long work): unknown effect, scale, ablation or roles; fewer than 3 prime verbs in a
-    half; whatever `measure_priming` and `patch_heads` refuse.
+    Errors (ValueError, before any long work): unknown effect, scale, ablation or roles; too few prime verbs in a half
+    (6 for a mean, 4 for a slope at level .95); whatever `measure_priming` and `patch_heads` refuse.
 
         head_map = localize_heads(model, corpus, "priming")
         head_map.verdict            # which heads, how much, how sure
         head_map.plot()
     """
     wrapped = wrap(model)
-    _check(wrapped, corpus, scale, ablation, roles, n_items, n_candidates)
+    _check(wrapped, corpus, scale, ablation, roles, (n_items, n_candidates, n_random))
     frame = corpus.to_frame()
+    pairs = frame[["prime", "target"]].to_numpy().tolist()
+    if primed is not None and primed.items[["prime", "target"]].to_numpy().tolist() != pairs:
+        raise ValueError("primed is of another corpus; give the result of measure_priming on this one, or none")
     functional = functional_of(effect, corpus.forms, neutral=bool(frame["prime_neutral"].notna().any()))
     folder = Path(store) if store is not None else None
     if primed is None:
@@ -105,7 +110,7 @@ def localize_heads(
         prepend_bos, memory_budget, progress, folder / "patches" if folder else None, seed,
     )  # fmt: skip
     usable = usable_pairs(primed.items, functional.contexts)
-    select, confirm = split_rows(frame, usable, bias, n_items, seed)
+    select, confirm = split_rows(frame, usable, bias, n_items, seed, fewest=question.fewest_verbs)
     gate = gate_table(primed.items.iloc[usable], question)
     options = {
         "scale": scale, "n_items": n_items, "n_candidates": n_candidates, "n_random": n_random, "n_boot": n_boot,
@@ -194,15 +199,15 @@ def _check(
     scale: str,
     ablation: str | None,
     roles: Sequence[str],
-    n_items: int,
-    n_candidates: int,
+    numbers: tuple[int, int, int],
 ) -> None:
     if scale not in SCALES:
         raise ValueError(f"got scale={scale!r}, expected one of {', '.join(SCALES)}")
     if ablation is not None and ablation not in ABLATIONS:
         raise ValueError(f"got ablation={ablation!r}, expected one of {', '.join(ABLATIONS)}")
-    if n_items < 1 or n_candidates < 1:
-        raise ValueError(f"got n_items={n_items}, n_candidates={n_candidates}; expected at least 1 of each")
+    if min(numbers[:2]) < 1 or numbers[2] < 0:
+        named = ", ".join(f"{k}={v}" for k, v in zip(("n_items", "n_candidates", "n_random"), numbers, strict=True))
+        raise ValueError(f"got {named}; expected at least 1 of the first two, 0 or more of the last")
     known = {"last", "prime", "target"}
     for side in ("prime", "target"):
         known |= {f"{side}.{role}" for role in corpus.spans["role"]}

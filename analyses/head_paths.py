@@ -18,7 +18,7 @@ from mechicl.analyses.head_map import HeadMap
 from mechicl.analyses.head_pictures import OUTPUT
 from mechicl.analyses.head_question import Question
 from mechicl.analyses.head_selection import head_name
-from mechicl.analyses.priming_items import priming_items
+from mechicl.analyses.priming_prompts import priming_items
 from mechicl.hooks.patching import Head
 from mechicl.hooks.path_patching import path_effects
 from mechicl.hooks.replacements import Interchange, Replacement, Zero, mean_activations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -30,6 +31,12 @@ class Question:
     n_boot: int
     n_permutations: int
     seed: int
+
+    @property
+    def fewest_verbs(self) -> int:
+        """With fewer verbs no p can reach 1 - level, whatever a head does: 2 / 2^n for means, 1 / n! for slopes."""
+        smallest = (1 / math.factorial(n) if self.functional.over == "slope" else 2.0 ** (1 - n) for n in range(3, 100))
+        return 3 + next((i for i, p in enumerate(smallest) if p <= 1 - self.level), 0)
 
     def outcome(self, log_odds: dict[str, Float[np.ndarray, "*set item"]]) -> Float[np.ndarray, "*set item"]:
         """Each item's combined outcome u."""

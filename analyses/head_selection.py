@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from mechicl.analyses.head_effects import Rows, SetEffects, Sweeper, all_heads
 from mechicl.analyses.head_question import Question
+from mechicl.analyses.verdict import NEGLIGIBLE
 from mechicl.hooks.patching import Head
 
 
@@ -34,7 +35,10 @@ class Confirmation:
 
 
 def gate_table(items: pd.DataFrame, question: Question) -> pd.DataFrame:
-    """Is there an effect at all? One row: F on all items, its interval, and whether that excludes 0."""
+    """Is there an effect at all? One row: F on all items, its interval, and whether there is one to localise.
+
+    There is where the interval excludes 0 and the estimate is not negligible (`mechicl.analyses.verdict`).
+    """
     rows = Rows(np.arange(len(items)), items["prime_verb"].to_numpy(), items["target"].to_numpy())
     log_odds = {context: items[f"L_{context}"].to_numpy() for context in question.functional.contexts}
     found = question.intervals(question.outcome(log_odds)[None], rows)
@@ -42,7 +46,8 @@ def gate_table(items: pd.DataFrame, question: Question) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "estimate": found.estimate, "low": [low], "high": [high], "n_pairs": [len(items)],
-            "n_verbs": [found.n_verbs], "n_targets": [found.n_targets], "passed": [low > 0 or high < 0],
+            "n_verbs": [found.n_verbs], "n_targets": [found.n_targets],
+            "passed": [bool((low > 0 or high < 0) and abs(found.estimate[0]) >= NEGLIGIBLE)],
         }
     )  # fmt: skip
 

@@ -12,7 +12,13 @@ MIN_VERBS = 3  # in each half: a slope over two verbs has no error
 
 
 def split_rows(
-    frame: pd.DataFrame, usable: Int[np.ndarray, " item"], bias: pd.Series, n_items: int, seed: int
+    frame: pd.DataFrame,
+    usable: Int[np.ndarray, " item"],
+    bias: pd.Series,
+    n_items: int,
+    seed: int,
+    *,
+    fewest: int = MIN_VERBS,
 ) -> tuple[Rows, Rows]:
     """Rows for selection and for confirmation, about `n_items` each, with no prime verb and no target in common.
 
@@ -20,7 +26,7 @@ def split_rows(
     parted at random. Within a half, whole targets are taken (with all of their primes there), so that verbs meet the
     same targets as far as the design allows.
 
-    Raises `ValueError` where a half would have fewer than 3 prime verbs.
+    Raises `ValueError` where a half would have fewer than `fewest` prime verbs.
     """
     rng = np.random.default_rng(seed)
     part = frame.iloc[usable]
@@ -36,10 +42,11 @@ def split_rows(
         verbs = {verb for verb in ordered if (verb in first) == own}
         eligible = usable[part["prime_verb"].isin(verbs).to_numpy() & part["target"].isin(set(half)).to_numpy()]
         rows = Rows.of(frame, _by_target(frame, eligible, half, n_items))
-        if len(np.unique(rows.prime_verb)) < MIN_VERBS:
+        if len(np.unique(rows.prime_verb)) < fewest:
             raise ValueError(
-                f"half of the corpus has {len(np.unique(rows.prime_verb))} prime verbs, expected at least {MIN_VERBS}: "
-                "heads are selected on one half and confirmed on the other. Give a corpus with more verbs"
+                f"half of the corpus has {len(np.unique(rows.prime_verb))} prime verbs, expected at least {fewest}: "
+                "heads are selected on one half and confirmed on the other, where with fewer verbs no p can be small. "
+                "Give a corpus with more verbs"
             )
         found.append(rows)
     return found[0], found[1]
@@ -47,7 +54,7 @@ def split_rows(
 
 def _by_target(
     frame: pd.DataFrame, eligible: Int[np.ndarray, " item"], order: np.ndarray, n_items: int
-) -> Int[np.ndarray, " item"]:
+) -> Int[np.ndarray, " _"]:
     """All rows of one target after another until there are enough; verbs that met few come first among equals."""
     by_target = pd.Series(eligible).groupby(frame["target"].to_numpy()[eligible]).agg(list)
     verb = frame["prime_verb"].to_numpy()

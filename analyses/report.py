@@ -1,4 +1,4 @@
-"""A folder that a reader opens in a browser: does this model show structural priming and the inverse frequency effect?
+"""A folder to open in a browser: does a model show priming and the inverse frequency effect, and by which heads?
 
 `index.html` holds everything (pictures, tables, method, caveats, provenance) and asks no network for anything; beside
 it lie the frames as CSV, the pictures as PNG and the results as they were saved.
@@ -10,18 +10,24 @@ import base64
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.axes import Axes
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mechicl.analyses import report_content as content
-from mechicl.analyses.report_method import method, uses_external_norms
+from mechicl.analyses.head_drawings import Drawing
+from mechicl.analyses.head_map import HeadMap
+from mechicl.analyses.head_report import HeadSection, head_sections
+from mechicl.analyses.report_files import files_beside, frames_of, python_lines, write_frames
+from mechicl.analyses.report_method import head_method, method
+from mechicl.circuits_page import CircuitsFigure, _fragment
 from mechicl.views import STYLE, plot_forest, plot_ife_scatter, plot_verb_effects
 from mechicl.wording import percent
 
@@ -37,13 +43,18 @@ def write_report(
     priming: Any,
     ife: Any,
     comparison: Any = None,
+    heads: Sequence[HeadMap] = (),
+    paths: Sequence[pd.DataFrame | None] = (),
+    attention: Sequence[CircuitsFigure] = (),
     overwrite: bool = False,
     command: str | None = None,
 ) -> Path:
     """Write the report of a priming experiment and its inverse frequency analysis; return the path of `index.html`.
 
-    ``comparison``: several models side by side, which adds a table and a forest plot. ``command``: the command line
-    that made the results, to be quoted. Other files in ``folder`` (kept scores, say) stay where they are.
+    ``comparison``: several models side by side, which adds a table and a forest plot. ``heads``: head maps of the same
+    model, a section each; ``paths``: what `head_paths` found for each of them; ``attention``: figures to explore (see
+    `show_heads`), for which the page then carries one script. ``command``: the command line that made the results, to
+    be quoted. Other files in ``folder`` (kept scores, say) stay where they are.
 
     Raises ValueError where the folder already holds a report, unless ``overwrite``; where it holds files of the same
     names that are no report, always. Nothing is replaced before the new report is complete.
@@ -51,19 +62,34 @@ def write_report(
     target = Path(folder)
     check_report_folder(target, overwrite=overwrite)
     target.mkdir(parents=True, exist_ok=True)
+    sections = head_sections(heads, paths)
+    maps = {section.slug: head_map for section, head_map in zip(sections, heads, strict=True)}
     with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as staging:
         new = Path(staging)
-        pictures = _pictures(priming, ife, comparison)
+        pictures = _pictures(priming, ife, comparison, sections)
         (new / "pictures").mkdir()
         for picture in pictures:
             (new / "pictures" / f"{picture['name']}.png").write_bytes(picture["bytes"])
-        _write_frames(new / "frames", priming, ife, comparison)
-        for name, result in (("priming", priming), ("inverse_frequency", ife), ("comparison", comparison)):
+        frames = frames_of(priming, ife, comparison, maps, {section.slug: section.paths for section in sections})
+        write_frames(new / "frames", frames)
+        results = {"priming": priming, "inverse_frequency": ife, "comparison": comparison, **maps}
+        for name, result in results.items():
             if result is not None:
                 result.save(new / "results" / name)
         kept = [words for words in BESIDE if (target / words[0]).is_dir()]
-        files = [*_files(pictures, comparison), *kept]
-        page = _render(priming, ife, comparison, pictures, files, command)
+        page = _render(
+            priming,
+            ife,
+            comparison,
+            pictures,
+            sections=sections,
+            attention=attention,
+            files=[*files_beside(frames, pictures), *kept],
+            command=command,
+            python=python_lines(ife, comparison, maps),
+            provenance=content.provenance_rows(priming, ife, heads),
+            **head_method(heads),
+        )
         (new / "index.html").write_text(page, encoding="utf-8")
         for name in FOLDERS:
             if (target / name).exists():
@@ -92,8 +118,10 @@ def _render(
     ife: Any,
     comparison: Any,
     pictures: list[dict[str, Any]],
-    files: list[tuple[str, str]],
-    command: str | None,
+    *,
+    sections: Sequence[HeadSection],
+    attention: Sequence[CircuitsFigure],
+    **words: Any,
 ) -> str:
     templates = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -104,6 +132,8 @@ def _render(
     tables.append(content.verbs_table(priming, ife))
     if comparison is not None:
         tables.append(content.comparison_table(comparison, ife.forms))
+    for number, table in enumerate([*tables, *(table for section in sections for table in section.tables)], start=1):
+        table |= {"number": number, "words": table.get("words", False)}
     model = priming.provenance.model or "a model without a name"
     return environment.get_template("report.html.j2").render(
         title=f"Structural priming and the inverse frequency effect in {model}",
@@ -113,16 +143,16 @@ def _render(
         level=percent(ife.level),
         pictures=pictures,
         tables=tables,
+        sections=sections,
+        # a fragment of the page's own making, in which every word is escaped; one copy of the script, whatever it shows
+        attention=Markup(_fragment(list(attention), name="attention")) if attention else None,
         warnings=list(getattr(comparison, "warnings", None) or []),
         corpus=priming.corpus,
         first=first,
         second=second,
         neutral=content.has_neutral(ife),
-        command=command,
         **method(priming, ife),
-        provenance=content.provenance_rows(priming, ife),
-        python=_python_lines(ife, comparison),
-        files=files,
+        **words,
     )
 
 
@@ -136,7 +166,14 @@ def _moment(ife: Any) -> str:
     return f"{ife.provenance.created[:16].replace('T', ' ')} UTC."
 
 
-def _pictures(priming: Any, ife: Any, comparison: Any) -> list[dict[str, Any]]:
+def _pictures(priming: Any, ife: Any, comparison: Any, sections: Sequence[HeadSection]) -> list[dict[str, Any]]:
+    """All pictures in the page's order, drawn; `section` says which one of those on heads a picture belongs to."""
+    drawings = [("", drawing) for drawing in _drawings(priming, ife, comparison)]
+    drawings += [(section.slug, drawing) for section in sections for drawing in section.drawings]
+    return [_picture(drawing) | {"section": slug, "number": n} for n, (slug, drawing) in enumerate(drawings, start=1)]
+
+
+def _drawings(priming: Any, ife: Any, comparison: Any) -> list[Drawing]:
     first, second = ife.forms
     neutral = " The dotted line is the neutral baseline." if content.has_neutral(ife) else ""
     scatter = (
@@ -150,85 +187,38 @@ def _pictures(priming: Any, ife: Any, comparison: Any) -> list[dict[str, Any]]:
         "The dashed line and the band are the mean over all pairs."
     )
     logit = "The same on the logit scale: log-odds over log-odds, where nothing saturates."
-    n_verbs = len(ife.verbs)
-    drawings: list[tuple[str, str, tuple[float, float], Callable[[Axes], Any]]] = [
-        ("inverse_frequency", scatter, (6.4, 5.2), lambda ax: plot_ife_scatter(ife, ax=ax)),
-        ("priming_by_verb", effects, (6.4, 1.3 + 0.21 * max(n_verbs, 4)), lambda ax: plot_verb_effects(priming, ax=ax)),
+    tall = 1.3 + 0.21 * max(len(ife.verbs), 4)
+    drawings = [
+        Drawing("inverse_frequency", scatter, (6.4, 5.2), lambda ax: plot_ife_scatter(ife, ax=ax)),
+        Drawing("priming_by_verb", effects, (6.4, tall), lambda ax: plot_verb_effects(priming, ax=ax)),
     ]
     if content.has_scale(ife, "logit"):
         draw = lambda ax: plot_ife_scatter(ife, scale="logit", ax=ax)  # noqa: E731
-        drawings.append(("inverse_frequency_logit", logit, (6.4, 5.2), draw))
+        drawings.append(Drawing("inverse_frequency_logit", logit, (6.4, 5.2), draw))
     if comparison is not None:
         n_models = comparison.estimates["model"].nunique()
         forest = "Models side by side: slopes and their sums, with intervals. Left of the line: negative."
         size = (6.4, 1.5 + 0.8 * n_models)
-        drawings.append(("models", forest, size, lambda ax: plot_forest(comparison, ax=ax)))
-    return [_picture(name, caption, size, draw) for name, caption, size, draw in drawings]
+        drawings.append(Drawing("models", forest, size, lambda ax: plot_forest(comparison, ax=ax)))
+    return drawings
 
 
-def _picture(name: str, caption: str, size: tuple[float, float], draw: Callable[[Axes], Any]) -> dict[str, Any]:
+def _picture(drawing: Drawing) -> dict[str, Any]:
     # A Figure of its own, unknown to pyplot: a report leaves no open figure behind.
     stream = BytesIO()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
-        draw(figure.add_subplot())
+        figure = Figure(figsize=drawing.size, dpi=DOTS_PER_INCH, layout="constrained")
+        drawing.draw(figure.add_subplot())
         figure.savefig(stream, format="png", metadata={"Software": None})
     raw = stream.getvalue()
-    width, height = (round(96 * inches) for inches in size)
-    encoded = base64.b64encode(raw).decode("ascii")
-    return {"name": name, "bytes": raw, "data": encoded, "caption": caption, "alt": caption} | {
+    width, height = (round(96 * inches) for inches in drawing.size)
+    return {
+        "name": drawing.name,
+        "bytes": raw,
+        "data": base64.b64encode(raw).decode("ascii"),
+        "caption": drawing.caption,
+        "alt": drawing.caption,
+        "half": drawing.half,
         "width": width,
         "height": height,
     }
-
-
-FRAMES = {
-    "items": "one row a pair of prime and target: log-odds in every context",
-    "sentences": "one row a sentence: log-odds without a prime",
-    "bias": "one row a verb: bias with intervals",
-    "effects": "priming effects by contrast and scale",
-    "verb_effects": "the same by verb of the prime",
-    "verbs": "one row a verb: what the slopes were fitted to",
-    "slopes": "all estimands on both scales",
-    "models": "all estimands of all models",
-}
-
-
-def _write_frames(folder: Path, priming: Any, ife: Any, comparison: Any) -> None:
-    folder.mkdir(parents=True)
-    frames = {name: getattr(priming, name) for name in ("items", "sentences", "bias", "effects", "verb_effects")}
-    frames |= {"verbs": ife.verbs, "slopes": ife.estimates}
-    if comparison is not None:
-        frames["models"] = comparison.estimates
-    for name, frame in frames.items():
-        frame.to_csv(folder / f"{name}.csv", index=False)
-
-
-def _files(pictures: list[dict[str, Any]], comparison: Any) -> list[tuple[str, str]]:
-    frames = [
-        (f"frames/{name}.csv", words) for name, words in FRAMES.items() if name != "models" or comparison is not None
-    ]
-    names = ", ".join(f"{picture['name']}.png" for picture in pictures)
-    return [
-        *frames,
-        (f"pictures/ ({names})", "the pictures of this page"),
-        ("results/", "the results, for mechicl.results.load"),
-    ]
-
-
-def _python_lines(ife: Any, comparison: Any) -> str:
-    options = ife.provenance.options | {"seed": ife.provenance.seeds.get("inverse_frequency", 0)}
-    norms = ', bias=ife.verbs[["verb", "bias"]]' if uses_external_norms(ife) else ""
-    names = ("n_boot", "n_permutations", "level", "seed")
-    arguments = "".join(f", {name}={options[name]!r}" for name in names if name in options)
-    lines = [
-        "from mechicl.analyses.inverse_frequency import inverse_frequency_effect",
-        "from mechicl.results import load",
-        "",
-        'priming, ife = load("results/priming"), load("results/inverse_frequency")',
-        f"again = inverse_frequency_effect(priming{norms}{arguments})",
-        "print(again.verdict, again.estimates.equals(ife.estimates))",
-    ]
-    if comparison is not None:
-        lines.append('print(load("results/comparison").to_frame())')
-    return "\n".join(lines)

@@ -151,7 +151,7 @@ def comparison_table(comparison: Any, forms: Sequence[str]) -> dict[str, Any]:
     return {"caption": "Models side by side.", "heads": heads, "rows": rows}
 
 
-def provenance_rows(priming: Any, ife: Any) -> list[tuple[str, str]]:
+def provenance_rows(priming: Any, ife: Any, heads: Sequence[Any] = ()) -> list[tuple[str, str]]:
     """Model, machine, versions, seeds and options; what is unknown is said to be."""
     p, q = priming.provenance, ife.provenance
     before = p.seeds | p.options
@@ -171,9 +171,15 @@ def provenance_rows(priming: Any, ife: Any) -> list[tuple[str, str]]:
         ("Scored at", _known(p.created)),
         ("Scoring", _pairs(before)),
         ("Slopes", _pairs(after)),
+        *((f"Heads, {h.effect}", _localisation(h)) for h in heads),
         ("Versions", _pairs(p.versions, joint=" ")),
     ]
     return rows
+
+
+def _localisation(head_map: Any) -> str:
+    where = {"roles": "+".join(head_map.roles), "ablation": head_map.ablation}
+    return _pairs(where | head_map.provenance.seeds | head_map.provenance.options)
 
 
 def estimand(table: pd.DataFrame, name: str, scale: str) -> pd.Series:

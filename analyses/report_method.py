@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from mechicl.analyses.head_map import HeadMap
 from mechicl.wording import number, percent
 
 GLOSS = ("“A doctor brought a file to a guest.”", "“A doctor brought a guest a file.”")  # prepositional, double object
+ABLATION_CAVEATS = {
+    "interchange": "An exchange with the other form of the prime shows what depends on the form. A head that reacts to "
+    "the verb whatever its form writes the same in both, and does not show.",
+    "mean": "Replacing an output by its mean over other verbs, form by form, takes out what is particular to the "
+    "prime's verb and keeps the form: it finds the heads behind a slope, not those behind priming as such.",
+    "resample": "Replacing an output by that after another verb's prime keeps the form: it finds what is particular to "
+    "the verb, with the noise of the verb that was drawn.",
+    "zero": "An output of zero is nothing that the model ever sees. Other heads may then react to the damage, and make "
+    "up for it or not; prefer a replacement that the model knows.",
+}
 
 
 def method(priming: Any, ife: Any) -> dict[str, Any]:
@@ -35,6 +47,21 @@ def method(priming: Any, ife: Any) -> dict[str, Any]:
         "resamples": _thousands(ife.provenance.options.get("n_boot")),
         "orders": _thousands(ife.provenance.options.get("n_permutations")),
         "threshold": number(1 - ife.level, 2).lstrip("0"),
+    }
+
+
+def head_method(heads: Sequence[HeadMap]) -> dict[str, Any]:
+    """The template's variables for the words on localisation; without head maps there are none."""
+    ablations = dict.fromkeys(head_map.ablation for head_map in heads)
+    return {
+        "localised": [head_map.effect for head_map in heads],
+        "slopes_localised": any(head_map.over == "slope" for head_map in heads),
+        "head_counts": {
+            name: " or ".join(dict.fromkeys(_thousands(head_map.provenance.options.get(name)) for head_map in heads))
+            for name in ("n_items", "n_candidates", "n_boot", "n_permutations")
+        },
+        "head_threshold": " or ".join(dict.fromkeys(number(1 - h.level, 2).lstrip("0") for h in heads)),
+        "ablation_caveats": [ABLATION_CAVEATS[name] for name in ablations if name in ABLATION_CAVEATS],
     }
 
 

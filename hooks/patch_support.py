@@ -56,4 +56,6 @@ def _agrees(wrapped: WrappedModel, way: str) -> bool:
         return False  # the model refuses such a mask, such positions or such a cache
     gap = torch.cat([(found[0] - slow).flatten(), found[1] - clean]).abs()
     exact = wrapped.dtype in (torch.float32, torch.float64)
-    return bool(gap.max() < 1e-4 if exact else gap.mean() < 0.1)
+    # rounding grows with the size of what is rounded: in a model with shuffled weights log-probabilities reach -50
+    size = max(1.0, clean.abs().max().item() / 10)
+    return bool(gap.max() < 1e-4 * size if exact else gap.mean() < 0.1)

@@ -1,4 +1,4 @@
-"""The command line: `mechicl report`, `mechicl ife`, `mechicl models`. A thin door, no science in it.
+"""The command line: `mechicl report`, `mechicl heads`, `mechicl ife`, `mechicl models`. A thin door, no science in it.
 
 Results go to stdout, bars and messages to stderr. Exit codes: 0 done, 2 a mistake in what was asked (one line says
 which; set MECHICL_DEBUG=1 to see where), 130 interrupted. Heavy libraries are imported by the commands that need them,
@@ -13,86 +13,26 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
-Dtype = Literal["float32", "bfloat16", "float16", "float64"]
-Size = Literal["small", "default", "paper"]
-
-# What `--size` means: of a generated corpus, and how many pairs are drawn from a PrimeLM file (None: all).
-# Every target meets all other verbs, and targets a verb are even in number: so every verb primes equally many targets
-# with "a" and with "the", of every other verb. A verb's outcome then rests on dozens of different primes.
-FEW = ("give", "send", "show", "throw", "promise", "find", "get", "make", "save", "buy", "draw")
-GENERATED: dict[str, dict[str, Any]] = {
-    "small": {"targets_per_verb": 2, "verbs": FEW},
-    "default": {"targets_per_verb": 4},
-    "paper": {"targets_per_verb": 50},
-}
-DRAWN: dict[str, int | None] = {"small": 200, "default": 3_000, "paper": None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scoring:
-    """What is scored, and how: the options that two commands share."""
-
-    model: str | None = None
-    """A known name (see `mechicl models`), a folder with model and tokenizer, or a Hugging Face id."""
-    corpus: Path | None = None
-    """A PrimeLM file (.csv) or the folder of a saved corpus; by default dative sentences are generated."""
-    pronoun: bool = False
-    """Generate sentences whose recipient is a pronoun."""
-    size: Size = "default"
-    """Of the generated corpus, or of the sample that is drawn from a PrimeLM file."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, mps; by default CUDA where there is one."""
-    dtype: Dtype = "float32"
-    """Precision of the model."""
-    seed: int = 0
-    """For the corpus, the bootstrap and the permutations."""
-    quiet: bool = False
-    """No bars and messages."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report(Scoring):
-    """Score a corpus with a model and write a report: does it show structural priming and the IFE?"""
-
-    model: str = field()  # here it must be given
-    """A known name (see `mechicl models`), a folder with model and tokenizer, or a Hugging Face id."""
-    out: Path | None = None
-    """Folder of the report; by default report/MODEL. Finished scores are kept there and reused."""
-    overwrite: bool = False
-    """Replace a report that the folder already holds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ife(Scoring):
-    """Test for the inverse frequency effect alone: with a model, or without one from a table of scores."""
-
-    scores: Path | None = None
-    """CSV file with one row a verb: verb, bias and the share of the first form after primes of each form."""
-    norms: Path | None = None
-    """CSV file of verb and bias that replaces the model's own bias."""
-    forms: tuple[str, str] = ("PD", "DO")
-    """With --scores: the two forms; bias and outcomes are shares of the first."""
-    outcomes: tuple[str, str] | None = None
-    """With --scores: the columns of the outcomes after primes of the first and the second form."""
-    keep: Path | None = None
-    """Folder for finished scores, from which an interrupted run goes on."""
-    json: bool = False
-    """Print JSON instead of a table."""
-
-
-@dataclass(frozen=True)
-class Models:
-    """List the models that have a name here, whether each is ready, and what makes it ready."""
-
+from mechicl.command_options import (
+    PATCHED,
+    PATHS,
+    Heads,
+    Ife,
+    Models,
+    Report,
+    Reporting,
+    read_corpus,
+    read_table,
+)
 
 Command = (
     Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Heads, tyro.conf.subcommand("heads")]
     | Annotated[Ife, tyro.conf.subcommand("ife")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
@@ -118,7 +58,12 @@ def main(argv: list[str] | None = None) -> int:
         )
     except SystemExit as stop:  # --help, or an argument that does not parse: tyro has said so
         return stop.code if isinstance(stop.code, int) else 2
-    runs: dict[type, Callable[[Any, Sequence[str]], None]] = {Report: _report, Ife: _ife, Models: _models}
+    runs: dict[type, Callable[[Any, Sequence[str]], None]] = {
+        Report: _report,
+        Heads: _heads,
+        Ife: _ife,
+        Models: _models,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = _each_once()
@@ -136,22 +81,78 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(options: Report, arguments: Sequence[str]) -> None:
-    from mechicl.analyses.report import check_report_folder, write_report
+    effects = ("priming", "ife") if options.heads else ()
+    page, priming, ife, maps = _written(options, arguments, effects, PATCHED[options.size])
     from mechicl.analyses.report_content import ife_answer, priming_answer
 
-    folder = _folder(options)
-    check_report_folder(folder, overwrite=options.overwrite)
-    corpus = _corpus(options)
-    priming, ife = _measured(options, corpus, store=folder / "scores")
-    corpus.save(folder / "corpus", overwrite=True)  # it replaces nothing but a corpus
-    command = shlex.join(["mechicl", *arguments])
-    page = write_report(folder, priming=priming, ife=ife, overwrite=options.overwrite, command=command)
     for question, answer in (
         ("Structural priming", priming_answer(priming)),
         ("Inverse frequency effect", ife_answer(ife)),
     ):
         print(" ".join((f"{question}: {answer['verdict']}. {answer['sentence']}", answer.get("notes", ""))).rstrip())
+    for head_map in maps:
+        print(head_map.verdict)
     print(f"Report: {page.resolve()}")
+
+
+def _heads(options: Heads, arguments: Sequence[str]) -> None:
+    if not options.effect:
+        raise ValueError("--effect stands alone; name at least one effect, such as priming or ife")
+    asked: dict[str, Any] = {"scale": options.scale, "roles": options.roles, "ablation": options.ablation}
+    asked |= PATCHED[options.size] | {"n_candidates": options.candidates}
+    if options.items is not None:
+        asked["n_items"] = options.items
+    page, *_, maps = _written(options, arguments, options.effect, asked)
+    from mechicl.head_printing import heads_as_json, heads_as_text
+
+    if options.json:
+        print(heads_as_json(maps, page.resolve()))
+        return
+    for head_map in maps:
+        print(heads_as_text(head_map))
+    print(f"Report: {page.resolve()}")
+
+
+def _written(
+    options: Reporting, arguments: Sequence[str], effects: Sequence[str], asked: dict[str, Any]
+) -> tuple[Path, Any, Any, list[Any]]:
+    """Measure, localise each effect, write the report; its path and all results."""
+    from mechicl.analyses.report import check_report_folder, write_report
+
+    folder = _folder(options)
+    check_report_folder(folder, overwrite=options.overwrite)
+    corpus = read_corpus(options)
+    if effects:
+        from mechicl.analyses.functionals import functional_of
+
+        for effect in effects:  # a slip of the pen shows before anything is scored
+            functional_of(effect, corpus.forms, neutral=True)
+    model, priming, ife = _measured(options, corpus, store=folder / "scores")
+    corpus.save(folder / "corpus", overwrite=True)  # it replaces nothing but a corpus
+    maps: list[Any] = []
+    paths: list[Any] = []
+    figures: list[Any] = []
+    if effects:
+        from mechicl.analyses.head_localization import localize_heads
+        from mechicl.analyses.head_paths import head_paths
+        from mechicl.analyses.head_viewer import example_attention
+
+        shared = {"primed": priming, "store": folder, "progress": not options.quiet, "seed": options.seed}
+        maps = [localize_heads(model, corpus, effect, **asked, **shared) for effect in effects]
+        how: dict[str, Any] = {"n_items": PATHS[options.size], "seed": options.seed, "progress": not options.quiet}
+        paths = [head_paths(model, head_map, corpus, **how) for head_map in maps]
+        figures = example_attention(model, maps, corpus)
+    page = write_report(
+        folder,
+        priming=priming,
+        ife=ife,
+        heads=maps,
+        paths=paths,
+        attention=figures,
+        overwrite=options.overwrite,
+        command=shlex.join(["mechicl", *arguments]),
+    )
+    return page, priming, ife, maps
 
 
 def _ife(options: Ife, arguments: Sequence[str]) -> None:
@@ -163,12 +164,12 @@ def _ife(options: Ife, arguments: Sequence[str]) -> None:
     if options.scores is None:
         if options.outcomes is not None:
             raise ValueError("--outcomes names columns of a table; it belongs to --scores")
-        _, result = _measured(options, _corpus(options), store=options.keep, norms=_table(options.norms))
+        *_, result = _measured(options, read_corpus(options), store=options.keep, norms=read_table(options.norms))
     else:
         outcomes = None if options.outcomes is None else dict(zip(options.forms, options.outcomes, strict=True))
         result = inverse_frequency_effect(
-            _table(options.scores),
-            bias=_table(options.norms),
+            read_table(options.scores),
+            bias=read_table(options.norms),
             forms=options.forms,
             outcomes=outcomes,
             seed=options.seed,
@@ -187,8 +188,8 @@ def _models(options: Models, arguments: Sequence[str]) -> None:
             print(f"{'':{width}}  make it ready:  {row.command}")
 
 
-def _measured(options: Report | Ife, corpus: Any, *, store: Path | None, norms: Any = None) -> tuple[Any, Any]:
-    """Load the model, score the corpus, test for the effect."""
+def _measured(options: Reporting | Ife, corpus: Any, *, store: Path | None, norms: Any = None) -> tuple[Any, Any, Any]:
+    """Load the model, score the corpus, test for the effect; the model and both results."""
     import mechicl
     from mechicl.analyses.inverse_frequency import inverse_frequency_effect
     from mechicl.analyses.priming import measure_priming
@@ -203,47 +204,20 @@ def _measured(options: Report | Ife, corpus: Any, *, store: Path | None, norms: 
         _say(f"{corpus.name}: {len(corpus):,} pairs of prime and target, {len(corpus.verbs)} verbs")
     model = mechicl.load(options.model, device=options.device, dtype=options.dtype)
     measured = measure_priming(model, corpus, store=store, progress=not options.quiet, seed=options.seed)
-    return measured, inverse_frequency_effect(measured, bias=norms, seed=options.seed)
+    return model, measured, inverse_frequency_effect(measured, bias=norms, seed=options.seed)
 
 
-def _corpus(options: Scoring) -> Any:
-    """The corpus that was asked for: read, loaded or generated."""
-    path = options.corpus
-    if path is None:
-        from mechicl.tasks.datives import dative_corpus
-
-        return dative_corpus(pronoun=options.pronoun, seed=options.seed, **GENERATED[options.size])
-    if options.pronoun:
-        raise ValueError("--pronoun is about generated sentences; it does not go with --corpus")
-    if path.is_dir():
-        from mechicl.tasks.corpus import load_corpus
-
-        return load_corpus(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file or folder {path}; --corpus takes a PrimeLM file or a saved corpus")
-    from mechicl.tasks.primelm import read_primelm
-
-    return read_primelm(path, max_pairs=DRAWN[options.size], seed=options.seed)
-
-
-def _table(path: Path | None) -> Any:
-    if path is None:
-        return None
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; expected a CSV file")
-    import pandas as pd
-
-    return pd.read_csv(path)
-
-
-def _folder(options: Report) -> Path:
+def _folder(options: Reporting) -> Path:
     """Where the report goes: as told, or report/ and the model's name made fit for a folder."""
     name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.") or "model"
-    return options.out if options.out is not None else Path("report") / name
+    default = Path("report") / (f"{name}-heads" if isinstance(options, Heads) else name)
+    return options.out if options.out is not None else default
 
 
 def _what_is_kept(command: Any) -> str:
-    store = _folder(command) / "scores" if isinstance(command, Report) else getattr(command, "keep", None)
+    store = _folder(command) / "scores" if isinstance(command, Reporting) else getattr(command, "keep", None)
+    if isinstance(command, Heads) and store is not None and store.is_dir():
+        return f"Finished work is kept in {store.parent}; run the same command again and it goes on from there."
     if store is not None and store.is_dir():
         return f"Finished scores are kept in {store}; run the same command again and it goes on from there."
     if isinstance(command, Ife) and command.model and store is None:

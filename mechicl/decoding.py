@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 _PENALTY = 0.1  # ridge penalty in units of the representation's mean variance over verbs times the number of verbs
+_ROUNDING = 1e-6  # a spread below this share of the largest head's size is rounding
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def decode_over_verbs(
 
     Ridge regression with intercept; the penalty is a tenth of the trace of the states' Gram matrix, fixed beforehand.
     Left-out predictions are exact: x - (x - Hx) / (1 - diag H) with the hat matrix H. States that do not vary over
-    verbs have R^2 = 0 and p = 1. Raises `ValueError` for fewer than 4 verbs, or numbers that are not finite.
+    verbs, or by less than a millionth of the largest head's states, have R^2 = 0 and p = 1. Raises `ValueError` for
+    fewer than 4 verbs, or numbers that are not finite.
     """
     if len(x) < 4 or states.shape[1] != len(x):
         raise ValueError(
@@ -48,7 +50,8 @@ def decode_over_verbs(
     centred = states - states.mean(1, keepdims=True)
     gram = centred @ centred.transpose(0, 2, 1)
     trace = np.trace(gram, axis1=1, axis2=2)
-    varies = trace > 1e-12 * np.maximum(1e-300, (states**2).sum((1, 2)))
+    # a head at rest still holds what it read, in digits that nothing else could read
+    varies = trace > _ROUNDING**2 * max(1e-300, (states**2).sum((1, 2)).max())
     scaled = np.divide(gram, trace[:, None, None], out=np.zeros_like(gram), where=varies[:, None, None])
     hat = np.linalg.solve(scaled + _PENALTY * np.eye(n), scaled).transpose(0, 2, 1) + 1 / n
     # the residual makers of all heads: (I - H) / (1 - diag H), left-out errors are its product with x

@@ -1,10 +1,12 @@
 """The command line: results on stdout, one clear line a mistake, scores kept when it is stopped."""
 
 import json
+import runpy
 import subprocess
 import sys
 import warnings
 from html import unescape
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +16,12 @@ import pytest
 import mechicl
 import mechicl.__main__ as command_line
 from mechicl.__main__ import main
+from mechicl.command_options import DRAWN, GENERATED, PATCHED
 from mechicl.tasks.datives import dative_corpus
 
 VERBS = ["give", "send", "show", "throw", "find", "make", "save", "draw"]
 MINUS = "\N{MINUS SIGN}"
+made_up_head_map = runpy.run_path(str(Path(__file__).with_name("analyses") / "made_up.py"))["made_up_head_map"]
 
 
 @pytest.fixture
@@ -55,6 +59,23 @@ def toy(monkeypatch):
     monkeypatch.setattr(mechicl, "load", load, raising=False)
     monkeypatch.setattr("mechicl.analyses.priming.score", score)
     monkeypatch.setattr("mechicl.analyses.priming.wrap", lambda model: SimpleNamespace(facts=lambda: facts))
+    return seen
+
+
+@pytest.fixture
+def located(toy, monkeypatch):
+    """Stands in for localisation: what was asked of it is in `calls`, what it finds is `kind` of a made-up map."""
+    seen = SimpleNamespace(calls=[], kind="confirmed", stop=False, toy=toy)
+
+    def localize(model, corpus, effect, **options):
+        seen.calls.append((effect, options))
+        if seen.stop:
+            raise KeyboardInterrupt
+        return made_up_head_map(seen.kind, effect=effect)
+
+    monkeypatch.setattr("mechicl.analyses.head_localization.localize_heads", localize)
+    monkeypatch.setattr("mechicl.analyses.head_viewer.example_attention", lambda model, maps, corpus: [])
+    monkeypatch.setattr("mechicl.analyses.head_paths.head_paths", lambda model, head_map, corpus, **options: None)
     return seen
 
 
@@ -163,6 +184,73 @@ def test_report_goes_to_a_folder_named_after_the_model(toy, corpus, tmp_path, mo
     assert (tmp_path / "report" / "org-name-1" / "index.html").is_file()
 
 
+def test_heads_are_localised_said_and_reported(located, corpus, tmp_path, capsys):
+    out = tmp_path / "out"
+    asked = ["heads", "--model", "toy", "--corpus", corpus, "--out", str(out), "--effect", "priming", "ife"]
+    assert main([*asked, "--roles", "prime", "last", "--scale", "probability", "--seed", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert made_up_head_map().verdict in printed and made_up_head_map(effect="ife").verdict in printed
+    row = made_up_head_map().heads.set_index("name").loc["L12H4"]
+    (first, second) = [line for line in printed.splitlines() if line.startswith("  L12H4 ")]
+    assert f"{MINUS}{-row['confirm_effect']:.3f} [" in first and first.endswith("confirmed") and first == second
+    assert printed.splitlines()[-1] == f"Report: {(out / 'index.html').resolve()}"
+    assert [effect for effect, _ in located.calls] == ["priming", "ife"]
+    options = located.calls[0][1]
+    assert options["roles"] == ("prime", "last") and options["scale"] == "probability" and options["seed"] == 3
+    assert options["ablation"] is None and options["progress"] is True and options["store"] == out
+    assert {name: options[name] for name in ("n_items", "n_random")} == PATCHED["default"]
+    assert options["primed"].items.shape[0] == 112 and len(located.toy.stores) == 1, "scored once, for all effects"
+    page = unescape((out / "index.html").read_text(encoding="utf-8"))
+    assert "Which heads drive the inverse frequency effect?" in page and "mechicl heads --model toy" in page
+    assert (out / "frames" / "heads_ife.csv").is_file() and (out / "results" / "heads_priming").is_dir()
+
+
+def test_heads_as_json_hold_the_map(located, corpus, tmp_path, capsys):
+    asked = ["heads", "--model", "toy", "--corpus", corpus, "--out", str(tmp_path / "out"), "--json", "--quiet"]
+    assert main([*asked, "--items", "40", "--candidates", "5", "--ablation", "mean", "--size", "small"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (head_map,) = found["maps"]
+    assert found["report"] == str((tmp_path / "out" / "index.html").resolve())
+    assert head_map["confirmed"] == ["L12H4", "L17H2", "L9H7", "L21H5"] and len(head_map["heads"]) == 270
+    assert head_map["heads"][0]["effect"] == made_up_head_map().heads["effect"][0]
+    assert head_map["heads"][0]["confirm_p"] is None, "what is not finite becomes null"
+    options = located.calls[0][1]
+    assert (options["n_items"], options["n_candidates"], options["ablation"]) == (40, 5, "mean")
+    assert options["n_random"] == PATCHED["small"]["n_random"] and options["progress"] is False
+
+
+@pytest.mark.parametrize("kind", ["none", "gated"])
+def test_finding_no_head_is_a_result(located, corpus, tmp_path, kind, capsys):
+    located.kind = kind
+    assert main(["heads", "--model", "toy", "--corpus", corpus, "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert made_up_head_map(kind).verdict in out and "confirmed\n" not in out and err == ""
+
+
+def test_a_report_says_heads_where_asked(located, corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--model", "toy", "--corpus", corpus, "--quiet"]
+    assert main(["report", *asked]) == 0 and located.calls == []
+    assert main(["report", *asked, "--heads", "--overwrite"]) == 0
+    assert [effect for effect, _ in located.calls] == ["priming", "ife"]
+    out = capsys.readouterr().out.splitlines()
+    assert out[-3:-1] == [made_up_head_map().verdict, made_up_head_map(effect="ife").verdict]
+    assert "Which heads drive structural priming?" in (tmp_path / "report" / "toy" / "index.html").read_text("utf-8")
+    assert main(["heads", *asked]) == 0
+    assert (tmp_path / "report" / "toy-heads" / "index.html").is_file(), "the other report stays"
+
+
+def test_an_interrupted_localisation_goes_on_from_the_same_folder(located, corpus, tmp_path, capsys):
+    asked = ["heads", "--model", "toy", "--corpus", corpus, "--out", str(tmp_path / "out"), "--quiet"]
+    located.stop = True
+    assert main(asked) == 130
+    err = capsys.readouterr().err
+    assert f"kept in {tmp_path / 'out'}" in err and "same command" in err and "Traceback" not in err
+    located.stop = False
+    assert main(asked) == 0
+    assert located.calls[0][1]["store"] == located.calls[1][1]["store"] == tmp_path / "out"
+
+
 def test_ife_with_a_model_scores_generated_sentences(toy, capsys):
     assert main(["ife", "--model", "toy", "--size", "small", "--pronoun", "--quiet"]) == 0
     out, err = capsys.readouterr()
@@ -177,7 +265,7 @@ def test_primelm_files_are_sampled_by_size(toy, tmp_path, monkeypatch, capsys):
     ]
     path = tmp_path / "pairs.csv"
     path.write_text("\n".join(["ppo,pdo,tpo,tdo", *rows]))
-    monkeypatch.setitem(command_line.DRAWN, "small", 8)
+    monkeypatch.setitem(DRAWN, "small", 8)
     for size, n_pairs in (("small", 8), ("paper", 16)):
         assert main(["ife", "--model", "toy", "--corpus", str(path), "--size", size]) == 0
         out, err = capsys.readouterr()
@@ -234,6 +322,9 @@ def test_the_known_models_are_listed(capsys):
         (["report", "--model", "m", "--out", "o", "--corpus", "absent.csv"], "there is no file or folder absent.csv"),
         (["ife", "--model", "m", "--corpus", ".", "--pronoun"], "--pronoun"),
         (["ife", "--model", "m", "--corpus", "."], "holds no complete corpus"),
+        (["heads", "--model", "m", "--effect", "prming"], "unknown effect 'prming'"),
+        (["heads", "--model", "m", "--effect"], "name at least one effect"),
+        (["heads", "--model", "m", "--effect", "ife_PO"], "expected one of priming, ife, ife_PD, ife_DO"),
         (["ife", "--model", "smolm2", "--size", "small", "--quiet"], "did you mean 'smollm2'"),
     ],
 )
@@ -284,7 +375,7 @@ def test_quick_answers_load_no_heavy_library(argument):
 @pytest.mark.parametrize("size", ["small", "default"])
 def test_generated_sizes_give_every_prime_verb_the_same_targets(size):
     """Determiners shift the share of PD a lot, so all verbs must meet as many with "the"."""
-    pairs = dative_corpus(seed=1, **command_line.GENERATED[size]).to_frame()
+    pairs = dative_corpus(seed=1, **GENERATED[size]).to_frame()
     counts = pairs.groupby(["prime_verb", "target_verb", "prime_determiner"]).size()
     n_verbs = pairs["prime_verb"].nunique()
     assert len(counts) == n_verbs * (n_verbs - 1) * 2 and counts.min() == counts.max()

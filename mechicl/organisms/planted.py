@@ -54,7 +54,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mechicl.organisms.planted_circuit import Circuit, Head, HeadPlan
-from mechicl.organisms.planted_corpus import Language, planted_corpus
+from mechicl.organisms.planted_language import Language, planted_corpus
 from mechicl.organisms.planted_network import build_model
 from mechicl.organisms.planted_places import place_heads
 from mechicl.organisms.planted_truth import Planted

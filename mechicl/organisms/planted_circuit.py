@@ -45,7 +45,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from mechicl.organisms.planted_corpus import BOS, Language
+from mechicl.organisms.planted_language import BOS, Language
 
 Head = tuple[int, int]  # (layer, head)
 Weights = Float[np.ndarray, "_ _"]

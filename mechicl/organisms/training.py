@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from mechicl.organisms.closeness import closeness, one_prime
+from mechicl.organisms.judging import closeness, one_prime
 from mechicl.organisms.recipes import RECIPES, Recipe, find_recipe
 from mechicl.provenance import library_versions
 from mechicl.tasks.mini_language import PAD, TOKEN, mini_tokenizer

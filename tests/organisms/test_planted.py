@@ -10,7 +10,7 @@ from mechicl.analyses.priming import measure_priming
 from mechicl.hooks.scoring import score
 from mechicl.hooks.wrapper import wrap
 from mechicl.organisms.planted import planted_decoys, planted_ife, planted_null, planted_priming
-from mechicl.organisms.planted_corpus import planted_corpus
+from mechicl.organisms.planted_language import planted_corpus
 from mechicl.stats import slopes
 from mechicl.tasks.prompts import tokenize
 

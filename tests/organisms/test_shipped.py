@@ -13,7 +13,7 @@ import mechicl
 from mechicl.analyses.inverse_frequency import inverse_frequency_effect
 from mechicl.analyses.priming import PrimingResult, measure_priming
 from mechicl.organisms import ORGANISMS, load_organism, organism_card, organism_folder, train_organism
-from mechicl.organisms.closeness import bernoulli_kl, closeness, one_prime
+from mechicl.organisms.judging import bernoulli_kl, closeness, one_prime
 from mechicl.organisms.recipes import RECIPES, Recipe, Size, find_recipe
 from mechicl.organisms.training import CHECKPOINT, Training
 from mechicl.tasks.mini_language import VERBS, mini_tokenizer

@@ -1,6 +1,6 @@
 import pytest
 
-from mechicl.organisms.planted_corpus import Language, planted_corpus
+from mechicl.organisms.planted_language import Language, planted_corpus
 from mechicl.tasks.prompts import tokenize
 
 WORDS = {"n_verbs": 5, "n_persons": 8, "n_things": 6}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mechicl.faithfulness import (
+from mechicl.circuit_scores import (
     SHARES,
     circuit_model_distance,
     circuit_performance_ratio,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from mechicl.hooks.head_outputs import head_outputs
 from mechicl.hooks.patch_items import PatchItem
+from mechicl.hooks.role_outputs import head_outputs
 from mechicl.tasks.prompts import Prompt
 
 

@@ -17,7 +17,8 @@ def head_verdict(question: Question, gate: pd.DataFrame, heads: pd.DataFrame) ->
     unit = question.functional.unit(question.scale)
     size = f"{with_interval(row['estimate'], row['low'], row['high'])} {unit}"
     if not row["passed"]:
-        return f"Nothing to localise: {name} is {size}, an interval that includes 0."
+        why = "an interval that includes 0" if row["low"] <= 0 <= row["high"] else "which is negligible"
+        return f"Nothing to localise: {name} is {size}, {why}."
     confirmed = heads[heads["confirmed"]]
     if confirmed.empty:
         return (
@@ -34,9 +35,11 @@ def head_verdict(question: Question, gate: pd.DataFrame, heads: pd.DataFrame) ->
     text = f"{len(confirmed)} of {len(heads)} heads {verb} {name} ({size}): {', '.join(named)}{more}."
     idle = heads[heads["carries_bias"]]
     if len(idle) and question.functional.over == "slope":
+        carry = "heads carry" if len(idle) > 1 else "head carries"
         text += (
-            f" {len(idle)} other head{'s' if len(idle) > 1 else ''} carry the verb's bias without being confirmed as "
-            f"causes: {', '.join(idle['name'].head(_NAMED))}{' ...' if len(idle) > _NAMED else ''}."
+            f" {len(idle)} other {carry} the verb's bias without being confirmed as "
+            f"cause{'s' if len(idle) > 1 else ''}: {', '.join(idle['name'].head(_NAMED))}"
+            f"{' ...' if len(idle) > _NAMED else ''}."
         )
     return text
 
