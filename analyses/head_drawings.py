@@ -28,7 +28,7 @@ class Drawing:
     half: bool = False
 
 
-def head_drawings(head_map: HeadMap, slug: str, paths: pd.DataFrame | None = None) -> list[Drawing]:
+def drawings_of(head_map: HeadMap, slug: str, paths: pd.DataFrame | None = None) -> list[Drawing]:
     """All that there is to draw: the map always, the rest where a head was confirmed; nothing where the gate closed."""
     if head_map.heads.empty:
         return []

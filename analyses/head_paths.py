@@ -28,7 +28,7 @@ from mechicl.tasks.corpus import PrimingCorpus
 COLUMNS = ["source", "target", "effect", "low", "high", "survives"]
 
 
-def head_paths(
+def paths_between_heads(
     model: Any,
     head_map: HeadMap,
     corpus: PrimingCorpus,

@@ -96,8 +96,9 @@ def attention_queries(head_map: HeadMap) -> list[str]:
 def draw_circuit(head_map: HeadMap, paths: pd.DataFrame | None = None, ax: Axes | None = None) -> Axes:
     """The confirmed heads by layer, and arrows: what each adds to the effect in all, or the surviving ``paths``.
 
-    What a head adds is F - F(with the head replaced): above 0 where it raises F. ``paths``: those of `head_paths`, or
-    a frame of source, target (heads' names, or "output") and effect, with that sign and in the head map's unit.
+    What a head adds is F - F(with the head replaced): above 0 where it raises F. ``paths``: those of
+    `paths_between_heads`, or a frame of source, target (names of heads, or "output") and effect, with that sign and in
+    the unit of the head map.
     """
     rows = confirmed_rows(head_map)
     if rows.empty:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mechicl.analyses.head_drawings import Drawing, head_drawings
+from mechicl.analyses.head_drawings import Drawing
 from mechicl.analyses.head_map import HeadMap
 from mechicl.analyses.head_pictures import confirmed_rows
 from mechicl.wording import number, p_value, percent, with_interval
@@ -41,7 +41,7 @@ class HeadSection:
 def head_sections(
     head_maps: Sequence[HeadMap], paths: Sequence[pd.DataFrame | None] | None = None
 ) -> list[HeadSection]:
-    """One section a head map, each with a name of its own; `paths` as `head_paths` gives them, one frame a map."""
+    """One section a head map, each with a name of its own; `paths`: of `paths_between_heads`, one frame a map."""
     given = [None] * len(head_maps) if not paths else list(paths)
     if len(given) != len(head_maps):
         raise ValueError(
@@ -76,7 +76,7 @@ def _section(head_map: HeadMap, slug: str, paths: pd.DataFrame | None) -> HeadSe
         sentence=head_map.verdict,
         paragraphs=[paragraph for paragraph in words if paragraph],
         tables=[table for table in (candidates_table(head_map), controls_table(head_map)) if table["rows"]],
-        drawings=head_drawings(head_map, slug, paths),
+        drawings=drawings_of(head_map, slug, paths),
         paths=paths,
     )
 

@@ -51,10 +51,10 @@ def write_report(
 ) -> Path:
     """Write the report of a priming experiment and its inverse frequency analysis; return the path of `index.html`.
 
-    ``comparison``: several models side by side, which adds a table and a forest plot. ``heads``: head maps of the same
-    model, a section each; ``paths``: what `head_paths` found for each of them; ``attention``: figures to explore (see
-    `show_heads`), for which the page then carries one script. ``command``: the command line that made the results, to
-    be quoted. Other files in ``folder`` (kept scores, say) stay where they are.
+    ``comparison``: several models side by side, which adds a table and a forest plot. ``heads``: head maps of the
+    same model, a section each; ``paths``: what `paths_between_heads` found for each of them; ``attention``: figures
+    to explore (see `show_heads`), for which the page then carries one script. ``command``: the command line that
+    made the results, to be quoted. Other files in ``folder`` (kept scores, say) stay where they are.
 
     Raises ValueError where the folder already holds a report, unless ``overwrite``; where it holds files of the same
     names that are no report, always. Nothing is replaced before the new report is complete.

@@ -134,13 +134,13 @@ def _written(
     figures: list[Any] = []
     if effects:
         from mechicl.analyses.head_localization import localize_heads
-        from mechicl.analyses.head_paths import head_paths
+        from mechicl.analyses.head_paths import paths_between_heads
         from mechicl.analyses.head_viewer import example_attention
 
         shared = {"primed": priming, "store": folder, "progress": not options.quiet, "seed": options.seed}
         maps = [localize_heads(model, corpus, effect, **asked, **shared) for effect in effects]
         how: dict[str, Any] = {"n_items": PATHS[options.size], "seed": options.seed, "progress": not options.quiet}
-        paths = [head_paths(model, head_map, corpus, **how) for head_map in maps]
+        paths = [paths_between_heads(model, head_map, corpus, **how) for head_map in maps]
         figures = example_attention(model, maps, corpus)
     page = write_report(
         folder,

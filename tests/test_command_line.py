@@ -75,7 +75,9 @@ def located(toy, monkeypatch):
 
     monkeypatch.setattr("mechicl.analyses.head_localization.localize_heads", localize)
     monkeypatch.setattr("mechicl.analyses.head_viewer.example_attention", lambda model, maps, corpus: [])
-    monkeypatch.setattr("mechicl.analyses.head_paths.head_paths", lambda model, head_map, corpus, **options: None)
+    monkeypatch.setattr(
+        "mechicl.analyses.head_paths.paths_between_heads", lambda model, head_map, corpus, **options: None
+    )
     return seen
 
 

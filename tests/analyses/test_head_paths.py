@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mechicl.analyses.head_paths import head_paths
+from mechicl.analyses.head_paths import paths_between_heads
 from mechicl.analyses.head_pictures import confirmed_rows, draw_circuit
 from mechicl.tasks.corpus import PrimingCorpus
 
@@ -29,7 +29,7 @@ def test_planted_heads_write_straight_into_the_output(planted, localized):
     """The direct effect is all of the effect, 2 k each, and nothing passes from one to the other."""
     made, found = planted("decoys"), localized("decoys", "priming")
     (ife,), (priming,) = made.heads["ife"], made.heads["priming"]
-    paths = head_paths(made.model, found, made.corpus, **OPTIONS)
+    paths = paths_between_heads(made.model, found, made.corpus, **OPTIONS)
     effects = paths.set_index(["source", "target"])["effect"]
     np.testing.assert_allclose(effects[name(ife), "output"], 2 * 1.3, atol=1e-3)
     np.testing.assert_allclose(effects[name(priming), "output"], 2 * 0.7, atol=1e-3)
@@ -43,7 +43,7 @@ def test_a_head_that_is_read_by_another_acts_through_it_alone(planted, localized
     (carrier,), (ife,), spare = made.heads["carrier"], made.heads["ife"], made.heads["spare"][0]
     found = localized("ife", "ife", roles=("prime",))
     assert found.confirmed == [carrier], "at the prime's positions it alone has an effect"
-    paths = head_paths(
+    paths = paths_between_heads(
         made.model, with_confirmed(found, [carrier, ife, spare]), made.corpus, **OPTIONS | {"n_items": 1_000}
     )
     table = paths.set_index(["source", "target"])
@@ -59,7 +59,7 @@ def test_a_head_that_is_read_by_another_acts_through_it_alone(planted, localized
 
 def test_without_confirmed_heads_there_are_no_paths(planted, localized):
     made = planted("null")
-    assert head_paths(made.model, localized("null", "priming"), made.corpus, **OPTIONS).empty
+    assert paths_between_heads(made.model, localized("null", "priming"), made.corpus, **OPTIONS).empty
 
 
 def test_another_corpus_is_refused(planted, localized):
@@ -67,4 +67,4 @@ def test_another_corpus_is_refused(planted, localized):
     verbs = sorted(set(made.corpus.to_frame()["prime_verb"]))[:4]
     smaller: PrimingCorpus = made.corpus.where(f"prime_verb in {verbs}")
     with pytest.raises(ValueError, match="expected the corpus it was made of"):
-        head_paths(made.model, found, smaller, **OPTIONS)
+        paths_between_heads(made.model, found, smaller, **OPTIONS)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from matplotlib.collections import PolyCollection, QuadMesh
 
-from mechicl.analyses.head_drawings import head_drawings
+from mechicl.analyses.head_drawings import drawings_of
 from mechicl.analyses.head_pictures import (
     attention_queries,
     confirmed_rows,
@@ -104,7 +104,7 @@ def test_curves_without_a_scale_are_not_drawn(found):
     assert has_curves(found) and not has_curves(flat)
     with pytest.raises(ValueError, match="without curves"):
         draw_curves(flat)
-    assert not [drawing for drawing in head_drawings(flat, "x") if drawing.name == "x_curves"]
+    assert not [drawing for drawing in drawings_of(flat, "x") if drawing.name == "x_curves"]
 
 
 def test_behind_a_head_stand_its_items(found, slope_map):
@@ -154,7 +154,7 @@ def test_the_circuit_shows_what_each_head_adds(found):
 
 def test_nothing_is_drawn_where_nothing_was_localised():
     gated = made_up_head_map("gated")
-    assert head_drawings(gated, "x") == [] and confirmed_rows(gated).empty
+    assert drawings_of(gated, "x") == [] and confirmed_rows(gated).empty
     with pytest.raises(ValueError, match="nothing to draw"):
         draw_map(gated)
 
@@ -164,7 +164,7 @@ def test_as_many_heads_behind_as_fit_and_the_rest_is_said(found):
     extra = heads.index[heads["candidate"] & ~heads["confirmed"]][:2]
     heads.loc[extra, "confirmed"] = True
     items = found.confirmed_effects
-    drawings = head_drawings(replace(found, heads=heads, confirmed_effects=items), "x")
+    drawings = drawings_of(replace(found, heads=heads, confirmed_effects=items), "x")
     behind = [drawing for drawing in drawings if drawing.half]
     assert len(behind) == 4 and behind[-1].caption.endswith("The other 2 are in the table of items.")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mechicl.analyses.head_drawings import head_drawings
+from mechicl.analyses.head_drawings import drawings_of
 from mechicl.analyses.head_report import candidates_table, controls_table, effect_words, head_sections
 from mechicl.analyses.inverse_frequency import inverse_frequency_effect
 from mechicl.analyses.report import write_report
@@ -77,7 +77,7 @@ def test_the_answer_tells_heads_that_drive_from_heads_that_work_against():
     gate = made_up_head_map().gate
     reversed_effect = section(gate=gate.assign(estimate=-gate["estimate"], low=-gate["high"], high=-gate["low"]))
     assert reversed_effect.brief.startswith("L21H5 drives it; L12H4, L17H2, L9H7 work against it.")
-    drawings = [head_drawings(made_up_head_map(), "x"), head_drawings(made_up_head_map(gate=-gate), "x")]
+    drawings = [drawings_of(made_up_head_map(), "x"), drawings_of(made_up_head_map(gate=-gate), "x")]
     assert "Below 0 the head drives" in drawings[0][0].caption and "Above 0 the head drives" in drawings[1][0].caption
 
 
@@ -150,11 +150,11 @@ def test_surviving_paths_take_the_place_of_total_effects(measured, bare, maps, t
     rows = [("L9H7", "L12H4", 0.2, 0.1, 0.3, True), ("L12H4", "output", 0.4, 0.3, 0.5, True)]
     rows += [("L9H7", "output", 0.0, -0.1, 0.1, False)]
     paths = pd.DataFrame(rows, columns=["source", "target", "effect", "low", "high", "survives"])
-    names = [drawing.name for drawing in head_drawings(maps[0], "x", paths)]
+    names = [drawing.name for drawing in drawings_of(maps[0], "x", paths)]
     assert "x_paths" in names and "x_circuit" not in names
-    (drawing,) = [drawing for drawing in head_drawings(maps[0], "x", paths) if drawing.name == "x_paths"]
+    (drawing,) = [drawing for drawing in drawings_of(maps[0], "x", paths) if drawing.name == "x_paths"]
     assert "1 of 3 do not" in drawing.caption
-    nothing = [drawing.name for drawing in head_drawings(maps[0], "x", paths.assign(survives=False))]
+    nothing = [drawing.name for drawing in drawings_of(maps[0], "x", paths.assign(survives=False))]
     assert "x_circuit" in nothing and "x_paths" not in nothing
     write_report(tmp_path, **measured, heads=maps, paths=[paths, None])
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "frames" / "heads_priming_paths.csv"), paths)
