@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mechicl.analyses.head_drawings import Drawing
+from mechicl.analyses.head_drawings import Drawing, drawings_of
 from mechicl.analyses.head_map import HeadMap
 from mechicl.analyses.head_pictures import confirmed_rows
 from mechicl.wording import number, p_value, percent, with_interval
