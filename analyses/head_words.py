@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from mechicl.analyses.head_question import Question
@@ -25,14 +26,15 @@ def head_verdict(question: Question, gate: pd.DataFrame, heads: pd.DataFrame) ->
             f"No head was confirmed as driving {name} ({size}): of {len(heads)} heads, none of the "
             f"{int(heads['candidate'].sum())} strongest held on the other half of the items."
         )
-    order = confirmed["confirm_effect"].abs().sort_values(ascending=False).index
-    named = [
-        f"{head['name']} ({number(head['confirm_effect'])}, {percent(head['confirm_share'])} of what all heads do)"
-        for _, head in confirmed.loc[order].head(_NAMED).iterrows()
-    ]
-    more = f" and {len(confirmed) - _NAMED} more" if len(confirmed) > _NAMED else ""
-    verb = "drives" if len(confirmed) == 1 else "drive"
-    text = f"{len(confirmed)} of {len(heads)} heads {verb} {name} ({size}): {', '.join(named)}{more}."
+    confirmed = confirmed.loc[confirmed["confirm_effect"].abs().sort_values(ascending=False).index]
+    # Replacing a head that drives the effect takes some of it away.
+    drives = np.sign(confirmed["confirm_effect"]) == -np.sign(row["estimate"])
+    count = int(drives.sum())
+    verb = "drives" if count == 1 else "drive"
+    text = f"{count or 'None'} of {len(heads)} heads {verb} {name} ({size})" + _named(confirmed[drives], ": ") + "."
+    if count < len(confirmed):
+        verb = "works" if len(confirmed) - count == 1 else "work"
+        text += f" {len(confirmed) - count} {verb} against it{_named(confirmed[~drives], ': ')}."
     idle = heads[heads["carries_bias"]]
     if len(idle) and question.functional.over == "slope":
         carry = "heads carry" if len(idle) > 1 else "head carries"
@@ -42,6 +44,17 @@ def head_verdict(question: Question, gate: pd.DataFrame, heads: pd.DataFrame) ->
             f"{' ...' if len(idle) > _NAMED else ''}."
         )
     return text
+
+
+def _named(heads: pd.DataFrame, before: str) -> str:
+    """The first of the heads with their effects."""
+    if heads.empty:
+        return ""
+    words = [
+        f"{head['name']} ({number(head['confirm_effect'])}, {percent(head['confirm_share'])} of what all heads do)"
+        for _, head in heads.head(_NAMED).iterrows()
+    ]
+    return before + ", ".join(words) + (f" and {len(heads) - _NAMED} more" if len(heads) > _NAMED else "")
 
 
 def _title(name: str) -> str:

@@ -60,7 +60,7 @@ def max_t_over_heads(
     step-down maxT): never larger, at the same error rate. Where N reaches all orders of x (N >= 10,000: up to 7 verbs)
     or all signs (13 verbs), these are counted instead of drawn and the p-values are exact shares.
 
-    Range: 1 / (1 + N) to 1, and with V verbs no p below 2 / 2^V (means) or 2 / V! (slopes). p_bh of a lone head cannot
+    Range: 1 / (1 + N) to 1, and with V verbs no p below 2 / 2^V (means) or 1 / V! (slopes). p_bh of a lone head cannot
     fall below (number of heads) / (1 + N): for 1,000 heads draw 100,000. Heads whose effects are constant (with x) or
     all 0 (without) have t = 0 and p = 1.
 
