@@ -14,6 +14,7 @@ from mechicl.analyses.head_effects import Rows, Sweeper
 from mechicl.analyses.head_question import Question
 from mechicl.analyses.head_selection import Confirmation, head_name
 from mechicl.analyses.unrelated import damage
+from mechicl.circuit_scores import circuit_model_distance, circuit_performance_ratio
 from mechicl.decoding import decode_over_verbs
 from mechicl.hooks.head_scores import attention_scores
 from mechicl.hooks.patch_items import log_odds
@@ -70,9 +71,10 @@ def control_table(
     *,
     untrained: bool,
     texts: Sequence[str] | None,
+    curves: pd.DataFrame,
 ) -> pd.DataFrame:
     """One row a control; see `HeadMap.controls`."""
-    rows: list[Row] = [*_overlaps(heads)]
+    rows: list[Row] = [*_areas(curves), *_overlaps(heads)]
     if found.heads:
         rows += [*_against_random_sets(random_sets), *_by_preposition(sweeper, question, found, confirm)]
         if question.functional.over == "slope":
@@ -81,6 +83,19 @@ def control_table(
     if untrained:
         rows += _untrained(sweeper, question, confirm)
     return pd.DataFrame(rows, columns=["control", "quantity", "estimate", "low", "high", "what"])
+
+
+def _areas(curves: pd.DataFrame) -> Iterator[Row]:
+    """How faithful are the strongest heads alone, over all shares of heads that are kept? arXiv 2504.13151."""
+    keep = curves[(curves["kind"] == "keep") & (curves["k"] > 0)]
+    share, f = keep["share_of_heads"].to_numpy(), keep["faithfulness"].to_numpy()
+    if keep.empty or not np.isfinite(f).all():
+        return
+    whole = 1 - share[0]
+    words = f"area under the faithfulness of the kept heads over their share; {whole:.3f} where it is 1 throughout"
+    yield "circuit performance ratio", "CPR", circuit_performance_ratio(share, f).estimate, _NAN, _NAN, words
+    words = "area between that faithfulness and 1; 0 where it is 1 throughout"
+    yield "circuit-model distance", "CMD", circuit_model_distance(share, f).estimate, _NAN, _NAN, words
 
 
 def _overlaps(heads: pd.DataFrame) -> Iterator[Row]:

@@ -166,14 +166,17 @@ def _localize(
     heads, chosen = select_heads(sweeper, question, select, confirm, n_candidates)
     heads, found = confirm_heads(sweeper, question, confirm, select, heads, chosen)
     heads = with_head_kinds(sweeper, question, heads, (select, confirm))
+    curves = curve_table(sweeper, question, confirm, select, heads)
     random_sets = random_set_table(sweeper, question, confirm, select, heads, found.heads, n_random)
     return _Tables(
         heads=heads,
         confirmed_effects=confirmed_effects_table(found, question, confirm),
-        curves=curve_table(sweeper, question, confirm, select, heads),
+        curves=curves,
         random_sets=random_sets,
         attention=attention_table(sweeper, question, confirm, found.heads),
-        controls=control_table(sweeper, question, heads, found, confirm, random_sets, untrained=untrained, texts=texts),
+        controls=control_table(
+            sweeper, question, heads, found, confirm, random_sets, untrained=untrained, texts=texts, curves=curves
+        ),
     )
 
 

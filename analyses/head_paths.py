@@ -18,11 +18,9 @@ from mechicl.analyses.head_map import HeadMap
 from mechicl.analyses.head_pictures import OUTPUT
 from mechicl.analyses.head_question import Question
 from mechicl.analyses.head_selection import head_name
-from mechicl.analyses.priming_prompts import priming_items
 from mechicl.hooks.patching import Head
 from mechicl.hooks.path_patching import path_effects
-from mechicl.hooks.replacements import Interchange, Replacement, Zero, mean_activations
-from mechicl.hooks.wrapper import WrappedModel, wrap
+from mechicl.hooks.wrapper import wrap
 from mechicl.tasks.corpus import PrimingCorpus
 
 COLUMNS = ["source", "target", "effect", "low", "high", "survives"]
@@ -67,7 +65,7 @@ def paths_between_heads(
             senders=heads,
             receivers=[*heads, "logits"],
             roles=head_map.roles,
-            replacement=_replacement(wrapped, head_map, corpus, held_out, context, bos),
+            replacement=sweeper.replacement(context, held_out),
             memory_budget=memory_budget,
             progress=progress,
         )
@@ -111,14 +109,3 @@ def _rows(head_map: HeadMap, corpus: PrimingCorpus, n_items: int, seed: int) -> 
     if "neutral" in head_map.contexts:
         others &= frame["prime_neutral"].notna()
     return Rows.of(frame, chosen), Rows.of(frame, np.flatnonzero(others))
-
-
-def _replacement(
-    wrapped: WrappedModel, head_map: HeadMap, corpus: PrimingCorpus, held_out: Rows, context: str, bos: bool
-) -> Replacement:
-    if head_map.ablation == "zero":
-        return Zero()
-    if head_map.ablation != "mean":
-        return Interchange()
-    items = priming_items(corpus, wrapped.tokenizer, held_out.numbers, context, prepend_bos=bos)
-    return mean_activations(wrapped, items, roles=head_map.roles, progress=False)

@@ -35,6 +35,6 @@ def heads_apart(x: Float[Tensor, "row pos *rest"], n_heads: int, d_head: int) ->
     return x.reshape(*x.shape[:2], n_heads, d_head)
 
 
-def by_head(wrapped: WrappedModel, z: Tensor) -> Float[Tensor, "row pos head d_head"]:
+def by_head(wrapped: WrappedModel, z: Float[Tensor, "row pos *rest"]) -> Float[Tensor, "row pos head d_head"]:
     """z with its heads apart; raises `ValueError` where this model's attention has no such thing."""
     return heads_apart(z, wrapped.n_heads, wrapped.d_head)

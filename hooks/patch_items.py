@@ -73,7 +73,7 @@ def log_odds(log_probs: tuple[Float[Tensor, "*set _"], ...]) -> Float[Tensor, "*
     return log_probs[0].sum(-1) - log_probs[1].sum(-1)
 
 
-def checked_metric(found: Tensor, runs: int, number: int) -> Float[Tensor, " run"]:
+def checked_metric(found: Float[Tensor, "*run"], runs: int, number: int) -> Float[Tensor, " run"]:
     """What a metric gave for the runs of item `number`; raises `ValueError` for a wrong shape and for no numbers."""
     if found.shape != (runs,):
         raise ValueError(

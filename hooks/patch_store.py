@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mechicl.hooks.patch_sweep import Plan
@@ -40,7 +41,7 @@ class PatchStore:
         runs = torch.from_numpy(np.asarray(found)).view(self.n_sets + 1, -1)
         return runs[:-1], runs[-1]
 
-    def put(self, number: int, patched: Tensor, clean: Tensor) -> None:
+    def put(self, number: int, patched: Float[Tensor, "set reading"], clean: Float[Tensor, " reading"]) -> None:
         """Remember an item."""
         self.scores.put(self.keys[number], torch.cat([patched, clean[None]]).flatten().numpy())
         if time.monotonic() - self.flushed > _FLUSH_SECONDS:  # lost at most by a kill that cannot be caught

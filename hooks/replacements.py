@@ -16,17 +16,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mechicl.hooks.patch_items import PatchItem, check_items
-from mechicl.hooks.patch_rows import Source
+from mechicl.hooks.patch_rows import Source, Sources
 from mechicl.hooks.text_ends import heads_after, mean_heads_after
 from mechicl.hooks.wrapper import WrappedModel, wrap
 
 
 @runtime_checkable
-class Replacement(Protocol):
-    """Where the new activations of patched positions come from."""
-
-    def source(self, item: PatchItem, prompt: int, position: int, role: str, offset: int) -> Source:
-        """The source for token number `offset` of a role; equal sources give equal activations."""
+class Replacement(Sources, Protocol):
+    """Where the new activations of patched positions come from, and what they are."""
 
     def values(self, wrapped: WrappedModel, sources: Sequence[Source]) -> Float[Tensor, "patched layer head d_head"]:
         """The activations of these sources."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mechicl.analyses.head_controls import control_table, with_head_kinds
+from mechicl.analyses.head_curves import curve_table
 from mechicl.analyses.head_effects import Sweeper
 from mechicl.analyses.head_selection import confirm_heads, select_heads
 from mechicl.analyses.priming import measure_priming
@@ -31,6 +32,7 @@ def controls_of(parts: SimpleNamespace, random_sets: pd.DataFrame | None = None,
         parts.sweeper, parts.question, heads, found, parts.confirm,
         pd.DataFrame(columns=["matched", "exact", "effect"]) if random_sets is None else random_sets,
         untrained=untrained, texts=None,
+        curves=curve_table(parts.sweeper, parts.question, parts.confirm, parts.select, heads),
     )  # fmt: skip
     return heads, found, table.set_index("control")
 
@@ -50,6 +52,13 @@ def test_what_kind_of_head(planted, ife) -> None:
     carries = {head for role in ("ife", "decoy") for head in made.heads[role]}
     assert set(table.index[table["bias_p"] <= 0.05]) == carries
     assert set(table.index[table["carries_bias"]]) == set(made.heads["decoy"])
+
+
+def test_one_head_that_does_all_is_wholly_faithful(ife) -> None:
+    """Kept alone it gives the whole effect, and so does every larger set."""
+    heads, _, table = ife
+    assert table.loc["circuit performance ratio", "estimate"] == pytest.approx(1 - 1 / len(heads), abs=1e-3)
+    assert table.loc["circuit-model distance", "estimate"] == pytest.approx(0, abs=1e-3)
 
 
 def test_a_head_that_rests_carries_nothing(planted, ife) -> None:
@@ -120,9 +129,10 @@ def test_the_untrained_model_is_measured_as_any_other(effect, ablation, study) -
     assert table.loc["shuffled weights", "estimate"] == pytest.approx(float(wanted), rel=1e-3)
 
 
-def test_without_a_confirmed_head_only_overlaps_are_left(study) -> None:
+def test_without_a_confirmed_head_only_what_speaks_of_all_heads_is_left(study) -> None:
     _, found, table = controls_of(study("decoys", "ife", "zero"))
-    assert not found.heads and all(name.startswith("overlap with") for name in table.index)
+    areas = {"circuit performance ratio", "circuit-model distance"}
+    assert not found.heads and all(name.startswith("overlap with") for name in set(table.index) - areas)
 
 
 def test_damage_equals_a_plain_run_with_means_in_place(tiny_model: Callable[..., Any]) -> None:
