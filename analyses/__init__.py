@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mechicl.analyses.comparison import ComparisonResult, compare
     from mechicl.analyses.functionals import Functional
     from mechicl.analyses.head_localization import localize_heads
-    from mechicl.analyses.head_map import HeadMap
+    from mechicl.analyses.heads.map import HeadMap
     from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
     from mechicl.analyses.priming import PrimingResult, measure_priming
     from mechicl.analyses.report import write_report
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ComparisonResult": "comparison",
     "Functional": "functionals",
-    "HeadMap": "head_map",
+    "HeadMap": "heads.map",
     "IFEResult": "inverse_frequency",
     "PrimingResult": "priming",
     "compare": "comparison",

@@ -26,15 +26,15 @@ import numpy as np
 import pandas as pd
 
 from mechicl.analyses.functionals import SCALES, Functional, functional_of
-from mechicl.analyses.head_attention import attention_table, confirmed_effects_table
-from mechicl.analyses.head_controls import control_table, with_head_kinds
-from mechicl.analyses.head_curves import curve_table, random_set_table
-from mechicl.analyses.head_effects import ABLATIONS, Rows, Sweeper, usable_pairs
-from mechicl.analyses.head_map import HeadMap
-from mechicl.analyses.head_question import Question
-from mechicl.analyses.head_selection import confirm_heads, gate_table, select_heads
-from mechicl.analyses.head_splits import split_rows
-from mechicl.analyses.head_words import head_verdict
+from mechicl.analyses.heads.attention import attention_table, confirmed_effects_table
+from mechicl.analyses.heads.controls import control_table, with_head_kinds
+from mechicl.analyses.heads.curves import curve_table, random_set_table
+from mechicl.analyses.heads.effects import ABLATIONS, Rows, Sweeper, usable_pairs
+from mechicl.analyses.heads.map import HeadMap
+from mechicl.analyses.heads.question import Question
+from mechicl.analyses.heads.selection import confirm_heads, gate_table, select_heads
+from mechicl.analyses.heads.splits import split_rows
+from mechicl.analyses.heads.words import head_verdict
 from mechicl.analyses.priming import PrimingResult, measure_priming
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.provenance import Provenance

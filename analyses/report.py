@@ -22,9 +22,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mechicl.analyses import report_content as content
-from mechicl.analyses.head_drawings import Drawing
-from mechicl.analyses.head_map import HeadMap
-from mechicl.analyses.head_report import HeadSection, head_sections
+from mechicl.analyses.heads.drawings import Drawing
+from mechicl.analyses.heads.map import HeadMap
+from mechicl.analyses.heads.report import HeadSection, head_sections
 from mechicl.analyses.report_files import files_beside, frames_of, python_lines, write_frames
 from mechicl.analyses.report_method import head_method, method
 from mechicl.circuits_page import CircuitsFigure, _fragment

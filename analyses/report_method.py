@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mechicl.analyses.head_map import HeadMap
+from mechicl.analyses.heads.map import HeadMap
 from mechicl.wording import number, percent
 
 GLOSS = ("“A doctor brought a file to a guest.”", "“A doctor brought a guest a file.”")  # prepositional, double object

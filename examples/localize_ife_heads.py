@@ -26,8 +26,8 @@ import os
 
 import mechicl
 from mechicl.analyses.head_localization import localize_heads
-from mechicl.analyses.head_pictures import draw_attention, draw_curves, draw_scatter
-from mechicl.analyses.head_viewer import show_heads, typical_item
+from mechicl.analyses.heads.pictures import draw_attention, draw_curves, draw_scatter
+from mechicl.analyses.heads.viewer import show_heads, typical_item
 from mechicl.analyses.priming import measure_priming
 from mechicl.organisms import planted_decoys, planted_null
 from mechicl.tasks import dative_corpus

@@ -134,8 +134,8 @@ def _written(
     figures: list[Any] = []
     if effects:
         from mechicl.analyses.head_localization import localize_heads
-        from mechicl.analyses.head_paths import paths_between_heads
-        from mechicl.analyses.head_viewer import example_attention
+        from mechicl.analyses.heads.paths import paths_between_heads
+        from mechicl.analyses.heads.viewer import example_attention
 
         shared = {"primed": priming, "store": folder, "progress": not options.quiet, "seed": options.seed}
         maps = [localize_heads(model, corpus, effect, **asked, **shared) for effect in effects]

@@ -74,9 +74,9 @@ def located(toy, monkeypatch):
         return made_up_head_map(seen.kind, effect=effect)
 
     monkeypatch.setattr("mechicl.analyses.head_localization.localize_heads", localize)
-    monkeypatch.setattr("mechicl.analyses.head_viewer.example_attention", lambda model, maps, corpus: [])
+    monkeypatch.setattr("mechicl.analyses.heads.viewer.example_attention", lambda model, maps, corpus: [])
     monkeypatch.setattr(
-        "mechicl.analyses.head_paths.paths_between_heads", lambda model, head_map, corpus, **options: None
+        "mechicl.analyses.heads.paths.paths_between_heads", lambda model, head_map, corpus, **options: None
     )
     return seen
 

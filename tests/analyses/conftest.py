@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from mechicl.analyses.functionals import functional_of
-from mechicl.analyses.head_effects import Sweeper, usable_pairs
 from mechicl.analyses.head_localization import localize_heads
-from mechicl.analyses.head_map import HeadMap
-from mechicl.analyses.head_question import Question
-from mechicl.analyses.head_splits import split_rows
+from mechicl.analyses.heads.effects import Sweeper, usable_pairs
+from mechicl.analyses.heads.map import HeadMap
+from mechicl.analyses.heads.question import Question
+from mechicl.analyses.heads.splits import split_rows
 from mechicl.analyses.priming import PrimingResult, measure_priming
 from mechicl.hooks.wrapper import wrap
 from mechicl.organisms.planted import planted_decoys, planted_ife, planted_null, planted_priming

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mechicl.analyses.head_map import HeadMap
+from mechicl.analyses.heads.map import HeadMap
 from mechicl.provenance import Provenance
 
 N_LAYERS, N_HEADS = 30, 9

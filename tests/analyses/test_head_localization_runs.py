@@ -7,7 +7,7 @@ import torch
 from mechicl import results
 from mechicl.analyses.functionals import Functional
 from mechicl.analyses.head_localization import localize_heads
-from mechicl.analyses.head_map import HeadMap
+from mechicl.analyses.heads.map import HeadMap
 from mechicl.hooks import patching, scoring
 from mechicl.hooks.wrapper import WrappedModel, wrap
 

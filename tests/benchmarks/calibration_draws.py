@@ -25,10 +25,10 @@ import pandas as pd
 import torch
 
 from mechicl.analyses.functionals import functional_of
-from mechicl.analyses.head_effects import Rows, SetEffects, Sweeper, usable_pairs
-from mechicl.analyses.head_question import Question
-from mechicl.analyses.head_selection import confirm_heads, gate_table, select_heads
-from mechicl.analyses.head_splits import split_rows
+from mechicl.analyses.heads.effects import Rows, SetEffects, Sweeper, usable_pairs
+from mechicl.analyses.heads.question import Question
+from mechicl.analyses.heads.selection import confirm_heads, gate_table, select_heads
+from mechicl.analyses.heads.splits import split_rows
 from mechicl.analyses.priming import measure_priming
 from mechicl.hooks.wrapper import wrap
 from mechicl.organisms.planted_circuit import Circuit, Head, HeadPlan

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from mechicl.analyses.head_drawings import Drawing, drawings_of
-from mechicl.analyses.head_map import HeadMap
-from mechicl.analyses.head_pictures import confirmed_rows
+from mechicl.analyses.heads.drawings import Drawing, drawings_of
+from mechicl.analyses.heads.map import HeadMap
+from mechicl.analyses.heads.pictures import confirmed_rows
 from mechicl.wording import number, p_value, percent, with_interval
 
 NAMED = 8  # heads that a sentence names

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from mechicl.analyses.head_effects import Rows, SetEffects, Sweeper, all_heads
-from mechicl.analyses.head_question import Question
+from mechicl.analyses.heads.effects import Rows, SetEffects, Sweeper, all_heads
+from mechicl.analyses.heads.question import Question
 from mechicl.analyses.verdict import NEGLIGIBLE
 from mechicl.hooks.patching import Head
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mechicl.analyses.head_selection import confirm_heads, select_heads
+from mechicl.analyses.heads.selection import confirm_heads, select_heads
 
 EXACT = 1e-5
 

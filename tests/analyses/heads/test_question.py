@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from mechicl.analyses.functionals import functional_of
-from mechicl.analyses.head_effects import Rows
-from mechicl.analyses.head_question import Question
+from mechicl.analyses.heads.effects import Rows
+from mechicl.analyses.heads.question import Question
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mechicl.analyses.head_effects import Sweeper, all_heads
+from mechicl.analyses.heads.effects import Sweeper, all_heads
 from mechicl.hooks.patch_items import PatchItem, span_log_prob
 from mechicl.hooks.patching import Head, patch_heads
 from mechicl.hooks.replacements import mean_activations

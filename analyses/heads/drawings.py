@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mechicl.analyses import head_pictures as pictures
-from mechicl.analyses.head_map import HeadMap
+from mechicl.analyses.heads import pictures
+from mechicl.analyses.heads.map import HeadMap
 from mechicl.wording import percent
 
 SCATTERS = 4  # heads whose items are drawn

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mechicl.analyses.head_paths import paths_between_heads
-from mechicl.analyses.head_pictures import confirmed_rows, draw_circuit
+from mechicl.analyses.heads.paths import paths_between_heads
+from mechicl.analyses.heads.pictures import confirmed_rows, draw_circuit
 from mechicl.tasks.corpus import PrimingCorpus
 
 OPTIONS = {"n_items": 16, "n_boot": 100, "progress": False}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mechicl.analyses.head_map import HeadMap
+from mechicl.analyses.heads.map import HeadMap
 from mechicl.circuits_page import MAX_HEADS, CircuitsFigure, attention_figure
 from mechicl.hooks.capture import capture_roles
 from mechicl.hooks.patching import Head

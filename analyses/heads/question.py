@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechicl.analyses.functionals import Functional
-from mechicl.analyses.head_effects import Rows, SetEffects
+from mechicl.analyses.heads.effects import Rows, SetEffects
 from mechicl.crossed import CrossedIntervals, crossed_intervals
 from mechicl.max_t import HeadTests, max_t_over_heads
 from mechicl.verb_weights import mean_weights, slope_weights, verb_matrix

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from mechicl.analyses.functionals import Functional
-from mechicl.analyses.head_effects import Rows, Sweeper
-from mechicl.analyses.head_map import HeadMap
-from mechicl.analyses.head_pictures import OUTPUT
-from mechicl.analyses.head_question import Question
-from mechicl.analyses.head_selection import head_name
+from mechicl.analyses.heads.effects import Rows, Sweeper
+from mechicl.analyses.heads.map import HeadMap
+from mechicl.analyses.heads.pictures import OUTPUT
+from mechicl.analyses.heads.question import Question
+from mechicl.analyses.heads.selection import head_name
 from mechicl.hooks.patching import Head
 from mechicl.hooks.path_patching import path_effects
 from mechicl.hooks.wrapper import wrap

@@ -1,7 +1,7 @@
 """From a head map to pictures: all heads, curves, what lies behind a head, what it attends to, the circuit.
 
 Each function draws on ``ax`` (or on a new figure) and returns the Axes. Attention over single texts is in
-`mechicl.analyses.head_viewer`.
+`mechicl.analyses.heads.viewer`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.stats
 from matplotlib.axes import Axes
 
-from mechicl.analyses.head_map import HeadMap
+from mechicl.analyses.heads.map import HeadMap
 from mechicl.head_views import plot_circuit, plot_faithfulness, plot_head_attention, plot_head_map, plot_head_scatter
 
 KINDS = {"keep": "keep only", "ablate": "cumulative ablation"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mechicl.analyses.head_effects import Rows, Sweeper
-from mechicl.analyses.head_question import Question
-from mechicl.analyses.head_selection import Confirmation, head_name
+from mechicl.analyses.heads.effects import Rows, Sweeper
+from mechicl.analyses.heads.question import Question
+from mechicl.analyses.heads.selection import Confirmation, head_name
 from mechicl.hooks.capture import capture_roles
 from mechicl.hooks.patching import Head
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mechicl.analyses.head_curves import curve_table, random_set_table
-from mechicl.analyses.head_effects import all_heads
-from mechicl.analyses.head_selection import select_heads
+from mechicl.analyses.heads.curves import curve_table, random_set_table
+from mechicl.analyses.heads.effects import all_heads
+from mechicl.analyses.heads.selection import select_heads
 
 
 def table_of(parts):

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mechicl.analyses.head_drawings import drawings_of
-from mechicl.analyses.head_report import candidates_table, controls_table, effect_words, head_sections
+from mechicl.analyses.heads.drawings import drawings_of
+from mechicl.analyses.heads.report import candidates_table, controls_table, effect_words, head_sections
 from mechicl.analyses.inverse_frequency import inverse_frequency_effect
 from mechicl.analyses.report import write_report
 from mechicl.circuits_page import attention_figure
@@ -20,9 +20,9 @@ from mechicl.results import load
 from mechicl.tasks.datives import dative_corpus
 from mechicl.wording import number, percent, with_interval
 
-HERE = Path(__file__)
-made_up_head_map = runpy.run_path(str(HERE.with_name("made_up.py")))["made_up_head_map"]
-report_tests = runpy.run_path(str(HERE.with_name("test_report.py")))
+ABOVE = Path(__file__).parents[1]
+made_up_head_map = runpy.run_path(str(ABOVE / "made_up.py"))["made_up_head_map"]
+report_tests = runpy.run_path(str(ABOVE / "test_report.py"))
 Page, words, scored = (report_tests[name] for name in ("Page", "words", "scored"))
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mechicl.analyses.functionals import functional_of
-from mechicl.analyses.head_attention import attention_table
-from mechicl.analyses.head_effects import Rows, Sweeper
-from mechicl.analyses.head_question import Question
+from mechicl.analyses.heads.attention import attention_table
+from mechicl.analyses.heads.effects import Rows, Sweeper
+from mechicl.analyses.heads.question import Question
 from mechicl.analyses.priming_prompts import priming_items
 from mechicl.hooks.wrapper import wrap
 from mechicl.tasks.datives import dative_corpus

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mechicl.analyses.head_controls import control_table, with_head_kinds
-from mechicl.analyses.head_curves import curve_table
-from mechicl.analyses.head_effects import Sweeper
-from mechicl.analyses.head_selection import confirm_heads, select_heads
+from mechicl.analyses.heads.controls import control_table, with_head_kinds
+from mechicl.analyses.heads.curves import curve_table
+from mechicl.analyses.heads.effects import Sweeper
+from mechicl.analyses.heads.selection import confirm_heads, select_heads
+from mechicl.analyses.heads.unrelated import TEXTS, damage
 from mechicl.analyses.priming import measure_priming
-from mechicl.analyses.unrelated import TEXTS, damage
 from mechicl.hooks.head_scores import attention_scores
 from mechicl.hooks.wrapper import wrap
 from mechicl.organisms.planted_language import planted_corpus

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mechicl.analyses.head_effects import Rows, Sweeper, all_heads
-from mechicl.analyses.head_question import Question
+from mechicl.analyses.heads.effects import Rows, Sweeper, all_heads
+from mechicl.analyses.heads.question import Question
 from mechicl.circuit_scores import faithfulness, kept_counts
 from mechicl.hooks.patching import Head
 from mechicl.hooks.role_outputs import head_outputs

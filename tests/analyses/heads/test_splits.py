@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mechicl.analyses.head_splits import split_rows
+from mechicl.analyses.heads.splits import split_rows
 from mechicl.organisms.planted_language import planted_corpus
 from mechicl.tasks.datives import dative_corpus
 

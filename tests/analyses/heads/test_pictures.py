@@ -11,8 +11,8 @@ import pytest
 import torch
 from matplotlib.collections import PolyCollection, QuadMesh
 
-from mechicl.analyses.head_drawings import drawings_of
-from mechicl.analyses.head_pictures import (
+from mechicl.analyses.heads.drawings import drawings_of
+from mechicl.analyses.heads.pictures import (
     attention_queries,
     confirmed_rows,
     draw_attention,
@@ -23,11 +23,11 @@ from mechicl.analyses.head_pictures import (
     faithfulness_curves,
     has_curves,
 )
-from mechicl.analyses.head_viewer import example_attention, show_heads, typical_item
+from mechicl.analyses.heads.viewer import example_attention, show_heads, typical_item
 from mechicl.circuits_page import save_circuits
 from mechicl.tasks import dative_corpus, tokenize
 
-made_up_head_map = runpy.run_path(str(Path(__file__).with_name("made_up.py")))["made_up_head_map"]
+made_up_head_map = runpy.run_path(str(Path(__file__).parents[1] / "made_up.py"))["made_up_head_map"]
 MINUS = "\N{MINUS SIGN}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mechicl.analyses.head_question import Question
+from mechicl.analyses.heads.question import Question
 from mechicl.wording import number, percent, with_interval
 
 _NAMED = 6  # heads named in the sentence

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from mechicl.analyses.head_effects import Rows
+from mechicl.analyses.heads.effects import Rows
 
 MIN_VERBS = 3  # in each half: a slope over two verbs has no error
 

@@ -10,10 +10,10 @@ import pandas as pd
 import scipy.stats
 from jaxtyping import Float
 
-from mechicl.analyses.head_effects import Rows, Sweeper
-from mechicl.analyses.head_question import Question
-from mechicl.analyses.head_selection import Confirmation, head_name
-from mechicl.analyses.unrelated import damage
+from mechicl.analyses.heads.effects import Rows, Sweeper
+from mechicl.analyses.heads.question import Question
+from mechicl.analyses.heads.selection import Confirmation, head_name
+from mechicl.analyses.heads.unrelated import damage
 from mechicl.circuit_scores import circuit_model_distance, circuit_performance_ratio
 from mechicl.decoding import decode_over_verbs
 from mechicl.hooks.head_scores import attention_scores

@@ -1,0 +1,1 @@
+"""Parts of the localisation of heads: effects, splits, selection, controls, curves, paths, pictures, report."""

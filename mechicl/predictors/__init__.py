@@ -1,0 +1,1 @@
+"""What each account predicts: pure functions of (examples, query)."""
