@@ -166,6 +166,16 @@ class WrappedModel:
             found = self.model(tokens, return_type="logits", **options)
         return (found[0] if isinstance(found, tuple) else found)[0]  # with a cache the model returns that too
 
+    def row_logits(
+        self, tokens: Int[Tensor, "batch pos"], keep: Int[Tensor, "batch kept"], **options: Any
+    ) -> Float[Tensor, "batch kept d_vocab"]:
+        """Logits at the positions `keep` of each row, equally many in every row; `options` as of `logits`."""
+        options.setdefault("attention_mask", torch.ones_like(tokens))
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        with self.hooked([("unembed_in", None, lambda x: x[rows, keep])]):
+            found = self.model(tokens, return_type="logits", **options)
+        return found[0] if isinstance(found, tuple) else found
+
     def log_probs(
         self,
         tokens: Int[Tensor, "batch pos"],

@@ -1,0 +1,72 @@
+"""Which way of taking gradient steps does a model take? Tried on a few random tokens, not guessed from its name."""
+
+from __future__ import annotations
+
+import warnings
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from mechicl.hooks.dense_steps import DenseSteps, text_loss
+from mechicl.hooks.gradient_steps import Learner, low_rank_steps
+from mechicl.hooks.prefix_tree import Continuation
+from mechicl.hooks.updated_scoring import updated_log_probs
+from mechicl.hooks.weight_sites import Choice
+from mechicl.hooks.wrapper import WrappedModel
+
+_TRIED: WeakKeyDictionary[torch.nn.Module, dict[str, str]] = WeakKeyDictionary()
+
+
+def way_to_step(wrapped: WrappedModel, parameters: Choice = "all") -> str:
+    """ "low rank" (many learners in a batch, no copy of a weight) or "dense" (one after another, with one warning)."""
+    known = _TRIED.setdefault(wrapped.model, {})
+    key = parameters if isinstance(parameters, str) else f"{parameters!r}"
+    if key not in known or wrapped.has_hooks():  # hooks can be anything
+        known[key] = _fault(wrapped, parameters)
+    if known[key]:
+        warnings.warn(f"gradient steps move the weights, one learner after another: {known[key]}", stacklevel=4)
+        return "dense"
+    return "low rank"
+
+
+def _fault(wrapped: WrappedModel, parameters: Choice) -> str:
+    """Why the fast way is not exact for this model; empty where it is."""
+    draw = np.random.default_rng(0).integers(0, wrapped.d_vocab, size=17).tolist()
+    learners: list[Learner] = [[Continuation(tuple(draw[:6]), 1)], [Continuation(tuple(draw[6:10]), 1)]]
+    target = Continuation(tuple(draw[10:]), 2)
+    rate = _telling_rate(wrapped, learners[0], parameters)
+    slow = []
+    with DenseSteps(wrapped, parameters) as steps:  # outside the try: what fails here fails for good
+        for learner in learners:
+            steps.learn(learner, learning_rate=rate)
+            slow.append(_log_prob(wrapped, target))
+            steps.restore()
+    try:
+        updates = low_rank_steps(wrapped, learners, learning_rate=rate, parameters=parameters)
+        fast = updated_log_probs(wrapped, updates, [[target], [target]], trees=False)
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+        return f"{error}"
+    gap = np.abs(np.concatenate(fast) - slow)
+    exact = wrapped.dtype in (torch.float32, torch.float64)
+    size = max(1.0, np.abs(slow).max() / 10)  # rounding grows with the size of what is rounded
+    agrees = bool(gap.max() < 1e-4 * size if exact else gap.mean() < 0.1)
+    return "" if agrees else f"sums of outer products miss this model's own steps by {gap.max():.1e} nats"
+
+
+def _telling_rate(wrapped: WrappedModel, learner: Learner, parameters: Choice) -> float:
+    """A learning rate at which a step shows: one that would lower the text's loss by about .1 nats."""
+    with DenseSteps(wrapped, parameters) as steps, wrapped.evaluating(), torch.enable_grad():
+        for parameter in steps.parameters:
+            parameter.requires_grad_(True)
+        loss = text_loss(wrapped, learner)[0]
+        gradients = torch.autograd.grad(loss, steps.parameters, allow_unused=True)
+    squared = sum(float(g.double().pow(2).sum()) for g in gradients if g is not None)
+    if not np.isfinite(squared) or squared == 0:
+        return 1e-4
+    return 0.1 / squared
+
+
+def _log_prob(wrapped: WrappedModel, target: Continuation) -> float:
+    with wrapped.evaluating():
+        return -float(text_loss(wrapped, [target])[0]) * (len(target.tokens) - target.start)
