@@ -26,6 +26,7 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from mechicl.adjustment import adjusted_means
+from mechicl.analyses.priming_texts import PrimingTexts
 from mechicl.hooks.scoring import score
 from mechicl.hooks.wrapper import wrap
 from mechicl.provenance import Provenance
@@ -112,23 +113,38 @@ def measure_priming(
     that `score` refuses: texts longer than the context window, a non-causal model, and so on.
     """
     wrapped = wrap(model)
-    n_verbs = corpus.to_frame()["prime_verb"].nunique()
-    if n_verbs < 2:
-        raise ValueError(f"the corpus has {n_verbs} prime verb(s); at least 2 are needed for an interval over verbs")
-    if not 0 < level < 1:
-        raise ValueError(f"got level={level}, expected a number between 0 and 1, such as 0.95")
-    table = _Requests(corpus)
+    check_design(corpus, level)
+    texts = PrimingTexts(corpus)
+    asked = [text for _, prime, sentence in texts.asked for text in texts.pair(sentence, prime)]
     log_probs = score(
         wrapped,
-        [context for context, _ in table.texts],
-        [continuation for _, continuation in table.texts],
+        [context for context, _ in asked],
+        [continuation for _, continuation in asked],
         prepend_bos=prepend_bos,
         memory_budget=memory_budget,
         progress=progress,
         store=store,
     )
-    sentences, items = table.filled(log_probs)
-    facts = {**wrapped.facts(), "prepend_bos": prepend_bos}
+    sentences, items = texts.filled(log_probs[0::2] - log_probs[1::2])
+    provenance = Provenance.of(
+        {**wrapped.facts(), "prepend_bos": prepend_bos},
+        seeds={"bootstrap": seed} | ({} if corpus.seed is None else {"corpus": corpus.seed}),
+        options={"corpus": corpus.name, "n_pairs": len(corpus), "n_boot": n_boot, "level": level},
+    )
+    return summarised(corpus, sentences, items, provenance, n_boot=n_boot, level=level, seed=seed)
+
+
+def summarised(
+    corpus: PrimingCorpus,
+    sentences: pd.DataFrame,
+    items: pd.DataFrame,
+    provenance: Provenance,
+    *,
+    n_boot: int,
+    level: float,
+    seed: int,
+) -> PrimingResult:
+    """The result of a corpus whose items have their L, whoever learned from the primes and how."""
     return PrimingResult(
         forms=corpus.forms,
         corpus=corpus.name,
@@ -138,60 +154,17 @@ def measure_priming(
         bias=_bias(sentences, level),
         effects=_effects(items, corpus.forms, n_boot, level, seed),
         verb_effects=_verb_effects(items, corpus.forms, n_boot, level, seed),
-        provenance=Provenance.of(
-            facts,
-            seeds={"bootstrap": seed} | ({} if corpus.seed is None else {"corpus": corpus.seed}),
-            options={"corpus": corpus.name, "n_pairs": len(corpus), "n_boot": n_boot, "level": level},
-        ),
+        provenance=provenance,
     )
 
 
-class _Requests:
-    """All (context, continuation) texts of a corpus, and where the answers belong."""
-
-    def __init__(self, corpus: PrimingCorpus) -> None:
-        self.corpus = corpus
-        self.texts: list[tuple[str, str]] = []
-        for sentence in corpus.sentences["sentence"]:
-            self._ask("", sentence)
-        frame = corpus.to_frame()
-        self.contexts = [*corpus.forms] + (["neutral"] if frame["prime_neutral"].notna().any() else [])
-        for context in self.contexts:
-            for prime, target in zip(frame[f"prime_{context}"], frame["target"], strict=True):
-                if isinstance(prime, str):
-                    self._ask(prime + " ", target)
-        self.frame = frame
-
-    def _ask(self, before: str, sentence: str) -> None:
-        """The two forms of a sentence after `before`, cut where they part."""
-        first, second = (self.corpus.text(sentence, form).text for form in self.corpus.forms)
-        cut = _last_common_space(first, second)
-        # The space between two parts goes with the second: " brought" is one token, "brought " is not.
-        context = (before + first[:cut]).rstrip(" ")
-        for text in (first, second):
-            self.texts.append((context, (before + text)[len(context) :]))
-
-    def filled(self, log_probs: Float[np.ndarray, " item"]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Frames of sentences and items with their L, read off in the order in which the texts were asked."""
-        differences = iter(log_probs[0::2] - log_probs[1::2])
-        sentences = self.corpus.sentences[["sentence", "verb"]].copy()
-        sentences["L_unprimed"] = [next(differences) for _ in range(len(sentences))]
-        items = self.frame[["prime", "target", "prime_verb", "target_verb"]].copy()
-        for context in self.contexts:
-            has = self.frame[f"prime_{context}"].notna()
-            items[f"L_{context}"] = [next(differences) if there else np.nan for there in has]
-        if "L_neutral" not in items:
-            items["L_neutral"] = np.nan
-        items["L_unprimed"] = items["target"].map(sentences.set_index("sentence")["L_unprimed"])
-        return sentences, items.join(self.corpus.pairs.drop(columns=["prime", "target"]))
-
-
-def _last_common_space(first: str, second: str) -> int:
-    """Where the two texts part, at a word's border: the index of the last space of their common beginning, or 0."""
-    length = next(
-        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(map(len, (first, second)))
-    )
-    return max(first.rfind(" ", 0, length), 0)
+def check_design(corpus: PrimingCorpus, level: float) -> None:
+    """Raises `ValueError` where the corpus has fewer than two prime verbs, or for a level outside 0 to 1."""
+    n_verbs = corpus.to_frame()["prime_verb"].nunique()
+    if n_verbs < 2:
+        raise ValueError(f"the corpus has {n_verbs} prime verb(s); at least 2 are needed for an interval over verbs")
+    if not 0 < level < 1:
+        raise ValueError(f"got level={level}, expected a number between 0 and 1, such as 0.95")
 
 
 def _bias(sentences: pd.DataFrame, level: float) -> pd.DataFrame:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy.special import expit
 
-from mechicl.analyses.priming import PrimingResult, _last_common_space, measure_priming
+from mechicl.analyses.priming import PrimingResult, measure_priming
+from mechicl.analyses.priming_texts import _last_common_space
 from mechicl.tasks.corpus import PrimingCorpus
 from mechicl.tasks.datives import dative_corpus
 
