@@ -22,11 +22,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mechicl.analyses import report_content as content
-from mechicl.analyses.heads.drawings import Drawing
 from mechicl.analyses.heads.map import HeadMap
-from mechicl.analyses.heads.report import HeadSection, head_sections
+from mechicl.analyses.heads.report import head_sections
 from mechicl.analyses.report_files import files_beside, frames_of, python_lines, write_frames
 from mechicl.analyses.report_method import head_method, method
+from mechicl.analyses.report_section import Drawing, Section
 from mechicl.circuits_page import CircuitsFigure, _fragment
 from mechicl.views import STYLE, plot_forest, plot_ife_scatter, plot_verb_effects
 from mechicl.wording import percent
@@ -63,16 +63,17 @@ def write_report(
     check_report_folder(target, overwrite=overwrite)
     target.mkdir(parents=True, exist_ok=True)
     sections = head_sections(heads, paths)
-    maps = {section.slug: head_map for section, head_map in zip(sections, heads, strict=True)}
     with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as staging:
         new = Path(staging)
         pictures = _pictures(priming, ife, comparison, sections)
         (new / "pictures").mkdir()
         for picture in pictures:
             (new / "pictures" / f"{picture['name']}.png").write_bytes(picture["bytes"])
-        frames = frames_of(priming, ife, comparison, maps, {section.slug: section.paths for section in sections})
+        frames = frames_of(priming, ife, comparison, sections)
         write_frames(new / "frames", frames)
-        results = {"priming": priming, "inverse_frequency": ife, "comparison": comparison, **maps}
+        results = {"priming": priming, "inverse_frequency": ife, "comparison": comparison}
+        for section in sections:
+            results |= section.results
         for name, result in results.items():
             if result is not None:
                 result.save(new / "results" / name)
@@ -86,8 +87,8 @@ def write_report(
             attention=attention,
             files=[*files_beside(frames, pictures), *kept],
             command=command,
-            python=python_lines(ife, comparison, maps),
-            provenance=content.provenance_rows(priming, ife, heads),
+            python=python_lines(ife, comparison, sections),
+            provenance=content.provenance_rows(priming, ife, [row for s in sections for row in s.provenance]),
             **head_method(heads),
         )
         (new / "index.html").write_text(page, encoding="utf-8")
@@ -119,7 +120,7 @@ def _render(
     comparison: Any,
     pictures: list[dict[str, Any]],
     *,
-    sections: Sequence[HeadSection],
+    sections: Sequence[Section],
     attention: Sequence[CircuitsFigure],
     **words: Any,
 ) -> str:
@@ -166,7 +167,7 @@ def _moment(ife: Any) -> str:
     return f"{ife.provenance.created[:16].replace('T', ' ')} UTC."
 
 
-def _pictures(priming: Any, ife: Any, comparison: Any, sections: Sequence[HeadSection]) -> list[dict[str, Any]]:
+def _pictures(priming: Any, ife: Any, comparison: Any, sections: Sequence[Section]) -> list[dict[str, Any]]:
     """All pictures in the page's order, drawn; `section` says which one of those on heads a picture belongs to."""
     drawings = [("", drawing) for drawing in _drawings(priming, ife, comparison)]
     drawings += [(section.slug, drawing) for section in sections for drawing in section.drawings]

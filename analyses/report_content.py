@@ -151,8 +151,8 @@ def comparison_table(comparison: Any, forms: Sequence[str]) -> dict[str, Any]:
     return {"caption": "Models side by side.", "heads": heads, "rows": rows}
 
 
-def provenance_rows(priming: Any, ife: Any, heads: Sequence[Any] = ()) -> list[tuple[str, str]]:
-    """Model, machine, versions, seeds and options; what is unknown is said to be."""
+def provenance_rows(priming: Any, ife: Any, more: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+    """Model, machine, versions, seeds and options, with those of other sections; what is unknown is said to be."""
     p, q = priming.provenance, ife.provenance
     before = p.seeds | p.options
     after = {
@@ -169,17 +169,12 @@ def provenance_rows(priming: Any, ife: Any, heads: Sequence[Any] = ()) -> list[t
         ("BOS token before the text", _yes_no(p.prepend_bos)),
         ("Device, precision", f"{_known(p.device)}, {_known(p.dtype)}"),
         ("Scored at", _known(p.created)),
-        ("Scoring", _pairs(before)),
-        ("Slopes", _pairs(after)),
-        *((f"Heads, {h.effect}", _localisation(h)) for h in heads),
-        ("Versions", _pairs(p.versions, joint=" ")),
+        ("Scoring", option_words(before)),
+        ("Slopes", option_words(after)),
+        *more,
+        ("Versions", option_words(p.versions, joint=" ")),
     ]
     return rows
-
-
-def _localisation(head_map: Any) -> str:
-    where = {"roles": "+".join(head_map.roles), "ablation": head_map.ablation}
-    return _pairs(where | head_map.provenance.seeds | head_map.provenance.options)
 
 
 def estimand(table: pd.DataFrame, name: str, scale: str) -> pd.Series:
@@ -234,6 +229,7 @@ def _yes_no(value: bool | None) -> str:
     return "unknown" if value is None else "yes" if value else "no"
 
 
-def _pairs(values: Any, joint: str = " = ") -> str:
+def option_words(values: Any, joint: str = " = ") -> str:
+    """Names and values in one line."""
     items: Iterable[tuple[str, Any]] = values.items()
     return ", ".join(f"{name}{joint}{value}" for name, value in items) or "none"

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mechicl.analyses.report_method import uses_external_norms
+from mechicl.analyses.report_section import Section
 
 FRAMES = {
     "items": "one row a pair of prime and target: log-odds in every context",
@@ -20,35 +21,19 @@ FRAMES = {
     "slopes": "all estimands on both scales",
     "models": "all estimands of all models",
 }
-HEAD_FRAMES = {
-    "heads": "one row a head: effect on either half, tests, what kind of head it is",
-    "confirmed_effects": "one row a confirmed head and item",
-    "curves": "faithfulness of the strongest heads",
-    "random_sets": "random sets of heads",
-    "attention": "what the confirmed heads attend to",
-    "controls": "controls",
-}
 
 
 def frames_of(
-    priming: Any,
-    ife: Any,
-    comparison: Any,
-    heads: Mapping[str, Any],
-    paths: Mapping[str, pd.DataFrame | None],
+    priming: Any, ife: Any, comparison: Any, sections: Sequence[Section] = ()
 ) -> dict[str, tuple[pd.DataFrame, str]]:
-    """Name -> frame and what it holds, of everything that a page rests on; head maps and their paths go by name."""
+    """Name -> frame and what it holds, of everything that a page rests on."""
     frames = {name: getattr(priming, name) for name in ("items", "sentences", "bias", "effects", "verb_effects")}
     frames |= {"verbs": ife.verbs, "slopes": ife.estimates}
     if comparison is not None:
         frames["models"] = comparison.estimates
     found = {name: (frame, FRAMES[name]) for name, frame in frames.items()}
-    for slug, head_map in heads.items():
-        for name, words in HEAD_FRAMES.items():
-            if len(frame := getattr(head_map, name)):
-                found[slug if name == "heads" else f"{slug}_{name}"] = frame, words
-        if (own := paths.get(slug)) is not None and len(own):
-            found[f"{slug}_paths"] = own, "paths between the confirmed heads, and to the output"
+    for section in sections:
+        found |= section.frames
     return found
 
 
@@ -71,7 +56,7 @@ def files_beside(
     ]
 
 
-def python_lines(ife: Any, comparison: Any, heads: Mapping[str, Any]) -> str:
+def python_lines(ife: Any, comparison: Any, sections: Sequence[Section] = ()) -> str:
     """Lines to run in the report's folder, which load the results and repeat the second analysis."""
     options = ife.provenance.options | {"seed": ife.provenance.seeds.get("inverse_frequency", 0)}
     norms = ', bias=ife.verbs[["verb", "bias"]]' if uses_external_norms(ife) else ""
@@ -87,5 +72,5 @@ def python_lines(ife: Any, comparison: Any, heads: Mapping[str, Any]) -> str:
     ]
     if comparison is not None:
         lines.append('print(load("results/comparison").to_frame())')
-    lines += [f'print(load("results/{slug}").verdict)' for slug in heads]
+    lines += [f'print(load("results/{name}").verdict)' for section in sections for name in section.results]
     return "\n".join(lines)

@@ -16,8 +16,8 @@ levels, each of which leaves less to chance agreement:
 
 Range -1 to 1. Chance is not always 0: at the level of items, what all primes do to a target counts as agreement. So
 beside each r stands `chance`, its mean when the gradient's effects are those of another verb's primes on the same
-target (verbs permuted), with the two-sided p of that permutation and an interval of r that resamples verbs. A correlation
-says nothing of sizes: where one of the effects hardly varies (`context_sd`, `gradient_sd`, nats) a high r is about
+target (verbs permuted), with the two-sided p of that permutation and an interval of r that resamples verbs. A high r
+of an effect that hardly varies (`context_sd`, `gradient_sd`, nats) is about
 next to nothing. Slopes on bias of the same sign in both (arXiv 2406.18501) say less than this correlation.
 """
 

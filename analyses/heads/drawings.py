@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 
 from mechicl.analyses.heads import pictures
 from mechicl.analyses.heads.map import HeadMap
+from mechicl.analyses.report_section import Drawing
 from mechicl.wording import percent
 
 SCATTERS = 4  # heads whose items are drawn
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A picture still to be drawn: its file name, what stands below it, inches, and whether two go side by side."""
-
-    name: str
-    caption: str
-    size: tuple[float, float]
-    draw: Callable[[Axes], Any]
-    half: bool = False
 
 
 def drawings_of(head_map: HeadMap, slug: str, paths: pd.DataFrame | None = None) -> list[Drawing]:

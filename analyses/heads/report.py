@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from mechicl.analyses.heads.drawings import Drawing, drawings_of
+from mechicl.analyses.heads.drawings import drawings_of
 from mechicl.analyses.heads.map import HeadMap
 from mechicl.analyses.heads.pictures import confirmed_rows
+from mechicl.analyses.report_content import option_words
+from mechicl.analyses.report_section import Section
 from mechicl.wording import number, p_value, percent, with_interval
 
+FRAMES = {
+    "heads": "one row a head: effect on either half, tests, what kind of head it is",
+    "confirmed_effects": "one row a confirmed head and item",
+    "curves": "faithfulness of the strongest heads",
+    "random_sets": "random sets of heads",
+    "attention": "what the confirmed heads attend to",
+    "controls": "controls",
+}
 NAMED = 8  # heads that a sentence names
 REPLACED_BY = {
     "interchange": "what the same head writes when the prime is in the other form",
@@ -22,25 +31,7 @@ REPLACED_BY = {
 }
 
 
-@dataclass(frozen=True)
-class HeadSection:
-    """What the page says about one head map."""
-
-    slug: str
-    question: str
-    kind: str
-    verdict: str
-    brief: str
-    sentence: str
-    paragraphs: list[str]
-    tables: list[dict[str, Any]]
-    drawings: list[Drawing]
-    paths: pd.DataFrame | None
-
-
-def head_sections(
-    head_maps: Sequence[HeadMap], paths: Sequence[pd.DataFrame | None] | None = None
-) -> list[HeadSection]:
+def head_sections(head_maps: Sequence[HeadMap], paths: Sequence[pd.DataFrame | None] | None = None) -> list[Section]:
     """One section a head map, each with a name of its own; `paths`: of `paths_between_heads`, one frame a map."""
     given = [None] * len(head_maps) if not paths else list(paths)
     if len(given) != len(head_maps):
@@ -62,12 +53,12 @@ def effect_words(head_map: HeadMap) -> str:
     return known.get(head_map.effect, other)
 
 
-def _section(head_map: HeadMap, slug: str, paths: pd.DataFrame | None) -> HeadSection:
+def _section(head_map: HeadMap, slug: str, paths: pd.DataFrame | None) -> Section:
     verdict, brief = _answer(head_map)
     words = [_gate_words(head_map)]
     if not head_map.heads.empty:
         words += [_replaced_words(head_map), _carriers(head_map)]
-    return HeadSection(
+    return Section(
         slug=slug,
         question=f"Which heads drive {effect_words(head_map)}?",
         kind="yes" if head_map.confirmed else "none",
@@ -77,8 +68,26 @@ def _section(head_map: HeadMap, slug: str, paths: pd.DataFrame | None) -> HeadSe
         paragraphs=[paragraph for paragraph in words if paragraph],
         tables=[table for table in (candidates_table(head_map), controls_table(head_map)) if table["rows"]],
         drawings=drawings_of(head_map, slug, paths),
-        paths=paths,
+        frames=_frames(head_map, slug, paths),
+        results={slug: head_map},
+        provenance=[(f"Heads, {head_map.effect}", _options(head_map))],
     )
+
+
+def _frames(head_map: HeadMap, slug: str, paths: pd.DataFrame | None) -> dict[str, tuple[pd.DataFrame, str]]:
+    found = {
+        slug if name == "heads" else f"{slug}_{name}": (frame, words)
+        for name, words in FRAMES.items()
+        if len(frame := getattr(head_map, name))
+    }
+    if paths is not None and len(paths):
+        found[f"{slug}_paths"] = paths, "paths between the confirmed heads, and to the output"
+    return found
+
+
+def _options(head_map: HeadMap) -> str:
+    where = {"roles": "+".join(head_map.roles), "ablation": head_map.ablation}
+    return option_words(where | head_map.provenance.seeds | head_map.provenance.options)
 
 
 def _answer(head_map: HeadMap) -> tuple[str, str]:
