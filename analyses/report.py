@@ -46,6 +46,7 @@ def write_report(
     heads: Sequence[HeadMap] = (),
     paths: Sequence[pd.DataFrame | None] = (),
     attention: Sequence[CircuitsFigure] = (),
+    more: Sequence[Section] = (),
     overwrite: bool = False,
     command: str | None = None,
 ) -> Path:
@@ -53,7 +54,8 @@ def write_report(
 
     ``comparison``: several models side by side, which adds a table and a forest plot. ``heads``: head maps of the
     same model, a section each; ``paths``: what `paths_between_heads` found for each of them; ``attention``: figures
-    to explore (see `show_heads`), for which the page then carries one script. ``command``: the command line that
+    to explore (see `show_heads`), for which the page then carries one script. ``more``: sections of other analyses of
+    the same model (`mechicl.analyses.gradient.report.gradient_section`). ``command``: the command line that
     made the results, to be quoted. Other files in ``folder`` (kept scores, say) stay where they are.
 
     Raises ValueError where the folder already holds a report, unless ``overwrite``; where it holds files of the same
@@ -62,7 +64,7 @@ def write_report(
     target = Path(folder)
     check_report_folder(target, overwrite=overwrite)
     target.mkdir(parents=True, exist_ok=True)
-    sections = head_sections(heads, paths)
+    sections = [*head_sections(heads, paths), *more]
     with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as staging:
         new = Path(staging)
         pictures = _pictures(priming, ife, comparison, sections)
