@@ -1,4 +1,4 @@
-"""The command line: `mechicl report`, `mechicl heads`, `mechicl ife`, `mechicl models`. A thin door, no science in it.
+"""The command line: `mechicl report`, `heads`, `gradient`, `ife` and `models`. A thin door, no science in it.
 
 Results go to stdout, bars and messages to stderr. Exit codes: 0 done, 2 a mistake in what was asked (one line says
 which; set MECHICL_DEBUG=1 to see where), 130 interrupted. Heavy libraries are imported by the commands that need them,
@@ -21,6 +21,8 @@ import tyro
 from mechicl.command_options import (
     PATCHED,
     PATHS,
+    UPDATED,
+    Gradient,
     Heads,
     Ife,
     Models,
@@ -33,6 +35,7 @@ from mechicl.command_options import (
 Command = (
     Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Heads, tyro.conf.subcommand("heads")]
+    | Annotated[Gradient, tyro.conf.subcommand("gradient")]
     | Annotated[Ife, tyro.conf.subcommand("ife")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
@@ -61,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     runs: dict[type, Callable[[Any, Sequence[str]], None]] = {
         Report: _report,
         Heads: _heads,
+        Gradient: _gradient,
         Ife: _ife,
         Models: _models,
     }
@@ -82,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(options: Report, arguments: Sequence[str]) -> None:
     effects = ("priming", "ife") if options.heads else ()
-    page, priming, ife, maps = _written(options, arguments, effects, PATCHED[options.size])
+    steps: dict[str, Any] | None = {} if options.gradient else None
+    page, priming, ife, maps, found = _written(options, arguments, effects, PATCHED[options.size], steps)
     from mechicl.analyses.report_content import ife_answer, priming_answer
 
     for question, answer in (
@@ -92,7 +97,19 @@ def _report(options: Report, arguments: Sequence[str]) -> None:
         print(" ".join((f"{question}: {answer['verdict']}. {answer['sentence']}", answer.get("notes", ""))).rstrip())
     for head_map in maps:
         print(head_map.verdict)
+    if found is not None:
+        print(found.verdict)
     print(f"Report: {page.resolve()}")
+
+
+def _gradient(options: Gradient, arguments: Sequence[str]) -> None:
+    names = ("learning_rate", "steps", "optimizer", "parameters")
+    page, *_, found = _written(options, arguments, (), {}, {name: getattr(options, name) for name in names})
+    from mechicl.gradient_printing import gradient_as_json, gradient_as_text
+
+    print(gradient_as_json(found, page.resolve()) if options.json else gradient_as_text(found))
+    if not options.json:
+        print(f"Report: {page.resolve()}")
 
 
 def _heads(options: Heads, arguments: Sequence[str]) -> None:
@@ -102,7 +119,7 @@ def _heads(options: Heads, arguments: Sequence[str]) -> None:
     asked |= PATCHED[options.size] | {"n_candidates": options.candidates}
     if options.items is not None:
         asked["n_items"] = options.items
-    page, *_, maps = _written(options, arguments, options.effect, asked)
+    page, _, _, maps, _ = _written(options, arguments, options.effect, asked)
     from mechicl.head_printing import heads_as_json, heads_as_text
 
     if options.json:
@@ -114,9 +131,13 @@ def _heads(options: Heads, arguments: Sequence[str]) -> None:
 
 
 def _written(
-    options: Reporting, arguments: Sequence[str], effects: Sequence[str], asked: dict[str, Any]
-) -> tuple[Path, Any, Any, list[Any]]:
-    """Measure, localise each effect, write the report; its path and all results."""
+    options: Reporting,
+    arguments: Sequence[str],
+    effects: Sequence[str],
+    asked: dict[str, Any],
+    steps: dict[str, Any] | None = None,
+) -> tuple[Path, Any, Any, list[Any], Any]:
+    """Measure, localise each effect, step if told how, write the report; its path and all results."""
     from mechicl.analyses.report import check_report_folder, write_report
 
     folder = _folder(options)
@@ -142,6 +163,14 @@ def _written(
         how: dict[str, Any] = {"n_items": PATHS[options.size], "seed": options.seed, "progress": not options.quiet}
         paths = [paths_between_heads(model, head_map, corpus, **how) for head_map in maps]
         figures = example_attention(model, maps, corpus)
+    found, more = None, []
+    if steps is not None:
+        from mechicl.analyses.gradient.report import gradient_section
+        from mechicl.analyses.implicit_gradient import measure_implicit_gradient
+
+        steps |= UPDATED[options.size] | {"store": folder, "progress": not options.quiet, "seed": options.seed}
+        found = measure_implicit_gradient(model, corpus, primed=priming, **steps)
+        more = [gradient_section(found)]
     page = write_report(
         folder,
         priming=priming,
@@ -149,10 +178,11 @@ def _written(
         heads=maps,
         paths=paths,
         attention=figures,
+        more=more,
         overwrite=options.overwrite,
         command=shlex.join(["mechicl", *arguments]),
     )
-    return page, priming, ife, maps
+    return page, priming, ife, maps, found
 
 
 def _ife(options: Ife, arguments: Sequence[str]) -> None:
@@ -210,13 +240,14 @@ def _measured(options: Reporting | Ife, corpus: Any, *, store: Path | None, norm
 def _folder(options: Reporting) -> Path:
     """Where the report goes: as told, or report/ and the model's name made fit for a folder."""
     name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.") or "model"
-    default = Path("report") / (f"{name}-heads" if isinstance(options, Heads) else name)
+    suffix = {Heads: "-heads", Gradient: "-gradient"}.get(type(options), "")
+    default = Path("report") / f"{name}{suffix}"
     return options.out if options.out is not None else default
 
 
 def _what_is_kept(command: Any) -> str:
     store = _folder(command) / "scores" if isinstance(command, Reporting) else getattr(command, "keep", None)
-    if isinstance(command, Heads) and store is not None and store.is_dir():
+    if isinstance(command, Heads | Gradient) and store is not None and store.is_dir():
         return f"Finished work is kept in {store.parent}; run the same command again and it goes on from there."
     if store is not None and store.is_dir():
         return f"Finished scores are kept in {store}; run the same command again and it goes on from there."

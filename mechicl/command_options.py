@@ -27,6 +27,12 @@ PATCHED: dict[str, dict[str, int]] = {
     "default": {"n_items": 96, "n_random": 100},
     "paper": {"n_items": 400, "n_random": 1_000},
 }
+# On how many pairs sizes of updates are measured, and on how many prompts the two identities are shown.
+UPDATED: dict[str, dict[str, int]] = {
+    "small": {"n_pairs": 60, "n_prompts": 12},
+    "default": {"n_pairs": 200, "n_prompts": 24},
+    "paper": {"n_pairs": 1_000, "n_prompts": 96},
+}
 PATHS = {"small": 12, "default": 24, "paper": 96}  # pairs on which paths between confirmed heads are told apart
 
 
@@ -70,6 +76,8 @@ class Report(Reporting):
 
     heads: bool = False
     """Also say which attention heads drive either; takes many times as long."""
+    gradient: bool = False
+    """Also say whether learning in context goes like a gradient step; takes several times as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,22 @@ class Heads(Reporting):
     """Pairs in either half, one to select heads and one to confirm them; by default as --size says."""
     candidates: int = 10
     """How many heads go on to be confirmed."""
+    json: bool = False
+    """Print JSON instead of sentences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient(Reporting):
+    """Does learning in context go like a gradient step? Real steps on every prime, and a report that compares them."""
+
+    learning_rate: float | None = None
+    """Of the steps; by default the longest that still does what its gradient says (SGD only)."""
+    steps: int = 1
+    """Steps on every prime."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Plain SGD runs many primes at once; Adam moves the weights, one prime after another, and takes much longer."""
+    parameters: Literal["all", "key_value", "attention", "mlp"] = "all"
+    """Which weights are stepped."""
     json: bool = False
     """Print JSON instead of sentences."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mechicl.printing import finite_json
 from mechicl.wording import p_value, percent, with_interval
 
 FRAMES = ("gate", "heads", "curves", "random_sets", "attention", "controls", "verbs")
@@ -40,7 +39,7 @@ def heads_as_text(head_map: Any) -> str:
 def heads_as_json(head_maps: Sequence[Any], report: Path) -> str:
     """All that the head maps hold, except single items; what is not finite becomes null."""
     content = {"report": str(report), "maps": [_map_content(head_map) for head_map in head_maps]}
-    return json.dumps(_plain(content), indent=1, allow_nan=False)
+    return finite_json(content)
 
 
 def _map_content(head_map: Any) -> dict[str, Any]:
@@ -50,11 +49,3 @@ def _map_content(head_map: Any) -> dict[str, Any]:
     frames: dict[str, pd.DataFrame] = {name: getattr(head_map, name) for name in FRAMES}
     content |= {name: frame.to_dict("records") for name, frame in frames.items()}
     return content | {"provenance": asdict(head_map.provenance)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -30,12 +30,17 @@ def as_json(result: Any) -> str:
     """Verdict, evidence, estimates, the table of verbs and provenance; what is not finite becomes null."""
     content = {name: getattr(result, name) for name in ("verdict", "evidence", "forms", "level")}
     content |= {name: getattr(result, name).to_dict("records") for name in ("estimates", "verbs")}
-    return json.dumps(_plain(content | {"provenance": asdict(result.provenance)}), indent=1, allow_nan=False)
+    return finite_json(content | {"provenance": asdict(result.provenance)})
 
 
-def _plain(value: Any) -> Any:
+def finite_json(content: Any) -> str:
+    """JSON in which what is not finite is null."""
+    return json.dumps(_finite(content), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

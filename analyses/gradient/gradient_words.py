@@ -17,7 +17,7 @@ WORDS = {
     "none": "are not shown to follow",
     "flat": "hardly vary, so they cannot follow",
 }
-NAMES = {"between verbs": "verbs' effects", "beyond verb and target": "what is particular to a pair"}
+NAMES = {"between verbs": "verbs' effects", "beyond verb and target": "effects of single pairs, verb and target taken out,"}
 
 
 def match_evidence(match: ItemMatch, level: str = "between verbs") -> dict[str, str]:
