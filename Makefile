@@ -8,6 +8,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 ORGANISM_ARGS ?=
+REGRESSOR_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,10 +26,11 @@ NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard examples/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo heads test lint types test-tl3 wheel-check notebooks bench bench-patching calibration organisms clean
+.PHONY: help setup demo heads gradient test lint types test-tl3 wheel-check notebooks bench bench-patching bench-gradient \
+	calibration organisms regressors clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the environment .venv from constraints.txt
 
@@ -37,6 +39,9 @@ demo: $(READY) ## does SmolLM2 show priming and the inverse frequency effect? a 
 
 heads: $(READY) ## which heads of SmolLM2 carry priming? takes long, and goes on where it was interrupted
 	$(BIN)/mechicl heads --model smollm2 --out report/smollm2-heads --overwrite
+
+gradient: $(READY) ## does priming in SmolLM2 go like a gradient step? takes long, and goes on where it was interrupted
+	$(BIN)/mechicl gradient --model smollm2 --out report/smollm2-gradient --overwrite
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -74,11 +79,17 @@ bench: $(BENCH_READY) ## how fast is scoring, beside minicons and a plain loop?
 bench-patching: $(BENCH_READY) ## how fast is patching, beside TransformerLens and nnsight?
 	$(BIN)/python tests/benchmarks/patching.py $(BENCH_ARGS)
 
+bench-gradient: $(READY) ## how fast are gradient steps, beside a copy of the model for each?
+	$(BIN)/python tests/benchmarks/gradient_steps.py $(BENCH_ARGS)
+
 calibration: $(READY) ## false heads, power and coverage of the localisation on planted models; writes its table
 	$(BIN)/python tests/benchmarks/calibration.py $(BENCH_ARGS)
 
 organisms: $(READY) ## train the models that come along anew, into organisms/ (long; goes on where it was interrupted)
 	$(BIN)/python -m mechicl.organisms.training $(ORGANISM_ARGS)
+
+regressors: $(READY) ## train the models of in-context regression anew, into regressors/ (long; resumes)
+	$(BIN)/python -m mechicl.organisms.regression_training $(REGRESSOR_ARGS)
 
 clean: ## remove environments, caches and build products; reports stay
 	rm -rf $(VENV) $(VENV_TL3) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -1,8 +1,10 @@
 """Second floor: one file an analysis; each returns a result.
 
 `measure_priming` scores a priming corpus with a model, `inverse_frequency_effect` tests the error-driven account over
-its verbs, `localize_heads` finds the attention heads behind either, `compare` puts models side by side, `write_report`
-makes a page of it. Imported at first use: a table of published scores is analysed without loading torch's models.
+its verbs, `localize_heads` finds the attention heads behind either, `measure_implicit_gradient` asks whether learning
+in context goes like a gradient step (`finetune_on_primes` takes that step), `compare` puts models side by side,
+`write_report` makes a page of it. Imported at first use: a table of published scores is analysed without loading
+torch's models.
 """
 
 from __future__ import annotations
@@ -13,22 +15,28 @@ from mechicl.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mechicl.analyses.comparison import ComparisonResult, compare
+    from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
     from mechicl.analyses.functionals import Functional
     from mechicl.analyses.head_localization import localize_heads
     from mechicl.analyses.heads.map import HeadMap
+    from mechicl.analyses.implicit_gradient import ImplicitGradient, measure_implicit_gradient
     from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
     from mechicl.analyses.priming import PrimingResult, measure_priming
     from mechicl.analyses.report import write_report
 
 _HOME = {
     "ComparisonResult": "comparison",
+    "FinetunedPriming": "finetuning",
     "Functional": "functionals",
     "HeadMap": "heads.map",
     "IFEResult": "inverse_frequency",
+    "ImplicitGradient": "implicit_gradient",
     "PrimingResult": "priming",
     "compare": "comparison",
+    "finetune_on_primes": "finetuning",
     "inverse_frequency_effect": "inverse_frequency",
     "localize_heads": "head_localization",
+    "measure_implicit_gradient": "implicit_gradient",
     "measure_priming": "priming",
     "write_report": "report",
 }

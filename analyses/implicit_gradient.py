@@ -27,9 +27,9 @@ import numpy as np
 from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
 from mechicl.analyses.gradient.attention_dual import AttentionDual, attention_dual
 from mechicl.analyses.gradient.error_driven import ErrorDrivenResult, error_driven
+from mechicl.analyses.gradient.first_order import first_order_rate
 from mechicl.analyses.gradient.gradient_words import gradient_verdict
 from mechicl.analyses.gradient.item_match import ItemMatch, match_items
-from mechicl.analyses.gradient.first_order import first_order_rate
 from mechicl.analyses.gradient.mlp_update import MLPUpdates, measure_mlp_updates
 from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
 from mechicl.analyses.priming import PrimingResult, measure_priming
@@ -154,7 +154,7 @@ def _prompts(
     rows = order[np.argsort(turn, kind="stable")][:n]
     prompts = []
     for i, row in enumerate(rows):
-        (item,) = priming_items(corpus, wrapped.tokenizer, [row], corpus.forms[i % 2], prepend_bos=prepend_bos)
+        (item,) = priming_items(corpus, wrapped.tokenizer, [int(row)], corpus.forms[i % 2], prepend_bos=prepend_bos)
         whole = item.prompts[0]
         end = whole.roles["last"][1]
         roles = {name: span for name, span in whole.roles.items() if span[1] <= end}
