@@ -17,6 +17,7 @@ slopes; the item-by-item comparison and the update's size are added here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from mechicl.analyses.gradient.mlp_update import MLPUpdates, measure_mlp_updates
 from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
 from mechicl.analyses.priming import PrimingResult, measure_priming
 from mechicl.analyses.priming_prompts import priming_items
+from mechicl.hooks.mlp_trials import find_mlps
 from mechicl.hooks.scoring import Text
 from mechicl.hooks.step_scoring import StepOptions
 from mechicl.hooks.weight_sites import Choice
@@ -49,7 +51,7 @@ class ImplicitGradient(Result):
     """Learning in context beside learning by gradient steps, in one model on one corpus.
 
     priming, ife: in context. finetuned, finetuned_ife: by gradient steps, from the same weights on the same primes.
-    match, errors, mlp, dual: see the module. `mlp` is None for models without MLPs. verdict: in words.
+    match, errors, mlp, dual: see the module. `mlp` is None for models without MLPs, or with MLPs of an unknown kind. verdict: in words.
     """
 
     priming: PrimingResult
@@ -108,6 +110,7 @@ def measure_implicit_gradient(
     shared: dict[str, Any] = {"level": level, "seed": seed}
     running: dict[str, Any] = {"prepend_bos": prepend_bos, "memory_budget": memory_budget, "progress": progress}
     kept = None if store is None else Path(store)
+    has_mlps = _has_mlps(wrapped)
     if learning_rate is None:
         how = StepOptions(learning_rate=1.0, optimizer=optimizer, parameters=parameters)
         learning_rate, _ = first_order_rate(wrapped, corpus, options=how, prepend_bos=prepend_bos, seed=seed)
@@ -125,7 +128,9 @@ def measure_implicit_gradient(
         wrapped, prompts, demos=["prime"], query="last", clusters=verbs, prepended_bos=prepend_bos, n_boot=n_boot,
         memory_budget=memory_budget, progress=progress, **shared,
     )  # fmt: skip
-    mlp = _mlp(wrapped, prompts, verbs, n_boot=n_boot, prepend_bos=prepend_bos, **shared)
+    mlp = None
+    if has_mlps:
+        mlp = _mlp(wrapped, prompts, verbs, n_boot=n_boot, prepend_bos=prepend_bos, **shared)
     return ImplicitGradient(
         priming=primed,
         ife=ife,
@@ -162,12 +167,20 @@ def _prompts(
     return prompts, frame["prime_verb"].to_numpy()[rows]
 
 
+def _has_mlps(wrapped: WrappedModel) -> bool:
+    """Can the context be written as updates of MLPs? If not, one warning says why; all else goes on without."""
+    try:
+        find_mlps(wrapped)
+    except ValueError as error:
+        warnings.warn(f"MLP updates are left out: {error}", stacklevel=3)
+        return False
+    return True
+
+
 def _mlp(
     wrapped: WrappedModel, prompts: Sequence[Prompt], verbs: np.ndarray, *, prepend_bos: bool, **options: Any
-) -> MLPUpdates | None:
-    """The prime as weight updates at the target's last shared token; None for a model that has no MLP."""
-    if not hasattr(wrapped.model.blocks[0], "mlp"):
-        return None
+) -> MLPUpdates:
+    """The prime as weight updates at the target's last shared token."""
     cuts = [(int(prepend_bos), prompt.roles["prime"][1], len(prompt)) for prompt in prompts]
     contexts: list[Text] = [prompt.tokens[a:b] for prompt, (a, b, _) in zip(prompts, cuts, strict=True)]
     queries: list[Text] = [prompt.tokens[b:c] for prompt, (_, b, c) in zip(prompts, cuts, strict=True)]
