@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechicl.hooks.gradient_steps import Learner, check_learners, mean_loss, scored_positions
+from mechicl.hooks.gradient_steps import DivergenceError, Learner, check_learners, mean_loss, scored_positions
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.weight_sites import Choice, chosen_parameters
 from mechicl.hooks.wrapper import WrappedModel
@@ -79,7 +79,7 @@ class DenseSteps:
                 gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
             finite = all(bool(torch.isfinite(g).all()) for g in gradients if g is not None)
             if not (torch.isfinite(loss) and finite):
-                raise ValueError(
+                raise DivergenceError(
                     f"the loss is not finite at step {step + 1}: gradient descent diverges with "
                     f"learning_rate={learning_rate}; choose a lower one"
                 )

@@ -24,6 +24,10 @@ from mechicl.hooks.wrapper import WrappedModel
 Learner = Sequence[Continuation]  # its texts, in the order in which it reads them
 
 
+class DivergenceError(ValueError):
+    """A loss or a gradient is not finite: the learning rate is too high."""
+
+
 def low_rank_steps(
     wrapped: WrappedModel,
     learners: Sequence[Learner],
@@ -143,7 +147,7 @@ def _check_finite(loss: Tensor, changes: dict[str, list[Change]], step: int, rat
                 finite &= torch.isfinite(change.left).flatten(1).all(1)
     if not finite.all():
         learner = int((~finite).nonzero()[0])
-        raise ValueError(
+        raise DivergenceError(
             f"the loss of learner {learner} is not finite at step {step + 1}: gradient descent diverges with "
             f"learning_rate={rate}; choose a lower one"
         )

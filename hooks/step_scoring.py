@@ -6,6 +6,7 @@ them. It is the counterpart of `score(model, context, target)`, where the same t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from mechicl.hooks.step_support import way_to_step
 from mechicl.hooks.updated_scoring import updated_log_probs
 from mechicl.hooks.weight_sites import Choice, weight_sites
 from mechicl.hooks.wrapper import WrappedModel, wrap
+
+_FLUSH_SECONDS = 20.0  # work lost at most by a kill that cannot be caught
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class SteppedScores:
     learner's text before every step, and last of its last text after all steps.
     """
 
-    log_probs: list[Float[np.ndarray, " target"]]
+    log_probs: list[Float[np.ndarray, " _"]]
     losses: Float[np.ndarray, "learner reading"]
 
 
@@ -92,12 +95,16 @@ def score_after_steps(
             found[number] = values
     todo = [number for number in range(len(learners)) if number not in found]
     bar = tqdm(total=len(learners), initial=len(found), desc="gradient steps", unit="text", disable=not progress)
+    flushed = time.monotonic()
     try:
         for number, values in _run(wrapped, learners, targets, todo, options, memory_budget):
             found[number] = values
             bar.update()
             if kept is not None:
                 kept.put(keys[number], values)
+                if time.monotonic() - flushed > _FLUSH_SECONDS:
+                    kept.flush()
+                    flushed = time.monotonic()
     finally:  # also on Ctrl-C: what is finished stays
         bar.close()
         if kept is not None:

@@ -22,7 +22,7 @@ def updated_log_probs(
     *,
     trees: bool,
     memory_budget: int = 1 << 30,
-) -> list[Float[np.ndarray, " target"]]:
+) -> list[Float[np.ndarray, " _"]]:
     """Summed log-probability, nats, of every target of each learner under that learner's weights.
 
     `trees`: whether the model takes prefix trees; without, every target has a row of its own.

@@ -158,7 +158,8 @@ class WrappedModel:
         """Logits at the positions `keep` (indices into the flattened batch x pos), and only those are unembedded.
 
         The unembedding is where short sequences over a large vocabulary spend much of their time and most of their
-        memory. `options` go to the model (`attention_mask`, `position_ids`).
+        memory. `options` go to the model (`attention_mask`, `position_ids`). Rows are taken apart: under updates that
+        differ from row to row use `row_logits`.
         """
         # A model whose tokenizer pads on the left would guess a mask from the token ids; with a mask given it does not.
         options.setdefault("attention_mask", torch.ones_like(tokens))

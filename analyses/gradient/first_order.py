@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mechicl.analyses.priming_texts import PrimingTexts
+from mechicl.hooks.gradient_steps import DivergenceError
 from mechicl.hooks.scoring import as_continuations
 from mechicl.hooks.step_scoring import StepOptions, score_after_steps
 from mechicl.hooks.wrapper import wrap
@@ -75,8 +76,6 @@ def _decrease(wrapped: Any, texts: Sequence[Any], options: StepOptions) -> float
     """Mean fall of the texts' loss, nats a token; minus infinity where it is not finite."""
     try:
         found = score_after_steps(wrapped, [[t] for t in texts], [[t] for t in texts], options, progress=False)
-    except ValueError as error:
-        if "diverges" not in str(error):
-            raise
+    except DivergenceError:
         return -np.inf
     return float((found.losses[:, 0] - found.losses[:, -1]).mean())

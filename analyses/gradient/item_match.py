@@ -39,7 +39,7 @@ from mechicl.results import Result
 from mechicl.stats import holm
 
 LEVELS = ("items", "within targets", "beyond verb and target", "between verbs")
-Cells = Float[np.ndarray, "verb target"]
+Cells = Float[np.ndarray, "_ _"]  # [verb, target], or [verb, 1] where targets are averaged out
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,6 @@ def _correlation(sums: Float[np.ndarray, "verb 6"]) -> Callable[[np.ndarray], np
     def statistic(sample: np.ndarray) -> np.ndarray:
         n, x, y, xx, yy, xy = np.moveaxis(sums[sample].sum(-2), -1, 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: np.ndarray = (xy - x * y / n) / np.sqrt((xx - x * x / n) * (yy - y * y / n))
-        return found
+            return np.asarray((xy - x * y / n) / np.sqrt((xx - x * x / n) * (yy - y * y / n)))
 
     return statistic
