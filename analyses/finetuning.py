@@ -160,8 +160,10 @@ def _whole(wrapped: WrappedModel, texts: Sequence[str], prepend_bos: bool) -> li
     """Texts all of whose tokens are learned (without BOS, all but the first)."""
     if not texts:
         return []
-    found = as_continuations(wrapped, "", list(texts), prepend_bos)
-    return found if prepend_bos else [Continuation(c.tokens, 1) for c in found]
+    if prepend_bos:
+        return as_continuations(wrapped, "", list(texts), True)
+    ids = [wrapped.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    return as_continuations(wrapped, [own[:1] for own in ids], [own[1:] for own in ids], False)
 
 
 def _target_pairs(

@@ -51,7 +51,8 @@ class ImplicitGradient(Result):
     """Learning in context beside learning by gradient steps, in one model on one corpus.
 
     priming, ife: in context. finetuned, finetuned_ife: by gradient steps, from the same weights on the same primes.
-    match, errors, mlp, dual: see the module. `mlp` is None for models without MLPs, or with MLPs of an unknown kind. verdict: in words.
+    match, errors, mlp, dual: see the module; mlp is None for models without MLPs, or with unknown ones. verdict: in
+    words.
     """
 
     priming: PrimingResult

@@ -75,6 +75,10 @@ class DenseSteps:
         for step, text in enumerate(learner):
             with self.wrapped.evaluating(), torch.enable_grad():
                 loss = text_loss(self.wrapped, [text])[0]
+                if not loss.requires_grad:
+                    raise ValueError(
+                        "the loss does not depend on the chosen parameters; choose others, or leave inference mode"
+                    )
                 total = loss if penalty is None else loss + penalty(self.wrapped)
                 gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
             finite = all(bool(torch.isfinite(g).all()) for g in gradients if g is not None)

@@ -76,6 +76,10 @@ def check_learners(wrapped: WrappedModel, learners: Sequence[Learner], learning_
                     f"learner {number} has a text of {len(text.tokens)} tokens, but the model's context window holds "
                     f"{wrapped.n_ctx}; shorten it"
                 )
+            if not all(0 <= token < wrapped.d_vocab for token in text.tokens):
+                raise ValueError(
+                    f"learner {number} holds token ids outside 0 to {wrapped.d_vocab - 1}; is it another tokenizer's?"
+                )
 
 
 def scored_positions(texts: Sequence[Continuation], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -125,7 +129,11 @@ def _changes(site: Site, given: Tensor, left: Tensor, n: int) -> list[tuple[str,
     found: list[tuple[str, Change]] = []
     if site.kind == "embedding":
         if site.weight:
-            found.append((site.weight, Rows(given.expand(n, -1), site.scale * left.expand(n, -1, -1))))
+            ids, padding = given.expand(n, -1), getattr(site.module, "padding_idx", None)
+            right = site.scale * left.expand(n, -1, -1)
+            if padding is not None:  # torch gives this row no gradient, also where its token stands in a text
+                right = right.masked_fill((ids == padding)[..., None], 0.0)
+            found.append((site.weight, Rows(ids, right)))
         return found
     wide = left.reshape(n, -1, left.shape[-1])
     if site.weight:

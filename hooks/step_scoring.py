@@ -6,6 +6,7 @@ them. It is the counterpart of `score(model, context, target)`, where the same t
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from mechicl.hooks.dense_steps import OPTIMIZERS, DenseSteps, filler_penalty
-from mechicl.hooks.gradient_steps import Learner, check_learners, low_rank_steps
+from mechicl.hooks.gradient_steps import DivergenceError, Learner, check_learners, low_rank_steps
 from mechicl.hooks.log_probs import by_padding, check_causality_and_trees
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.score_store import ScoreStore, request_key
@@ -98,6 +99,11 @@ def score_after_steps(
     flushed = time.monotonic()
     try:
         for number, values in _run(wrapped, learners, targets, todo, options, memory_budget):
+            if not np.isfinite(values).all():
+                raise DivergenceError(
+                    f"the scores of learner {number} are not finite after its steps: gradient descent diverges with "
+                    f"learning_rate={options.learning_rate}; choose a lower one"
+                )
             found[number] = values
             bar.update()
             if kept is not None:
@@ -122,6 +128,10 @@ def _check(
     if len(targets) != len(learners):
         raise ValueError(f"got {len(learners)} learners and targets for {len(targets)}; give each learner its targets")
     check_learners(wrapped, learners, options.learning_rate)
+    if options.fillers:
+        if not np.isfinite(options.filler_weight):
+            raise ValueError(f"got filler_weight={options.filler_weight}, expected a finite number, such as 0.8")
+        check_learners(wrapped, [[text] for text in options.fillers], options.learning_rate)
     for number, own in enumerate(targets):
         if not own:
             raise ValueError(f"learner {number} has no targets; drop it")
@@ -141,7 +151,8 @@ def _run(
         return
     n_steps = len(learners[0])
     with wrapped.evaluating():
-        trees = check_causality_and_trees(wrapped) and not wrapped.has_hooks() and _within_window(wrapped, targets)
+        read = [*targets, *([learner[-1]] for learner in learners)]  # the last text's loss is scored as well
+        trees = check_causality_and_trees(wrapped) and not wrapped.has_hooks() and _within_window(wrapped, read)
     plain = options.optimizer == "sgd" and (not options.fillers or n_steps == 1)
     if not plain or way_to_step(wrapped, options.parameters) == "dense":
         yield from _one_by_one(wrapped, learners, targets, todo, options, budget)
@@ -157,7 +168,7 @@ def _run(
                 )
             asked = [[*targets[n], learners[n][-1]] for n in part]
             scores = updated_log_probs(wrapped, updates, asked, trees=trees, memory_budget=budget)
-            before = torch.stack(updates.losses, 1).double().cpu().numpy()
+            before = torch.stack(updates.losses, 1).cpu().double().numpy()  # MPS has no float64
             for number, own, losses in zip(part, scores, before, strict=True):
                 yield number, _together(losses, own, learners[number][-1])
 
@@ -180,12 +191,20 @@ def _one_by_one(
                 learners[number], learning_rate=options.learning_rate, optimizer=options.optimizer, penalty=penalty
             )
             asked = [*targets[number], learners[number][-1]]
-            scores: dict[int, np.ndarray] = {}
-            with wrapped.evaluating():
-                by_padding(wrapped, asked, budget, scores.__setitem__)
+            own = _dense_scores(wrapped, asked, budget)
             steps.restore()
-            own = np.array([scores[item].sum(dtype=np.float64) for item in range(len(asked))])
-            yield number, _together(losses.double().cpu().numpy(), own, learners[number][-1])
+            yield number, _together(losses.cpu().double().numpy(), own, learners[number][-1])
+
+
+def _dense_scores(wrapped: WrappedModel, asked: Sequence[Continuation], budget: int) -> np.ndarray:
+    found = np.full(len(asked), np.nan)
+
+    def sink(item: int, values: np.ndarray) -> None:
+        found[item] = values.sum(dtype=np.float64)
+
+    with wrapped.evaluating(), contextlib.suppress(ValueError):  # not finite: the caller names the learning rate
+        by_padding(wrapped, asked, budget, sink)
+    return found
 
 
 def _together(losses: np.ndarray, scores: np.ndarray, last: Continuation) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,20 +13,22 @@ from mechicl.hooks.dense_steps import DenseSteps, text_loss
 from mechicl.hooks.gradient_steps import Learner, low_rank_steps
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.updated_scoring import updated_log_probs
-from mechicl.hooks.weight_sites import Choice
+from mechicl.hooks.weight_sites import Choice, chosen_parameters
 from mechicl.hooks.wrapper import WrappedModel
 
-_TRIED: WeakKeyDictionary[torch.nn.Module, dict[str, str]] = WeakKeyDictionary()
+_TRIED: WeakKeyDictionary[torch.nn.Module, dict[tuple[Any, ...], str]] = WeakKeyDictionary()
 
 
 def way_to_step(wrapped: WrappedModel, parameters: Choice = "all") -> str:
     """ "low rank" (many learners in a batch, no copy of a weight) or "dense" (one after another, with one warning)."""
+    key = (wrapped.dtype, *chosen_parameters(wrapped, parameters))
     known = _TRIED.setdefault(wrapped.model, {})
-    key = parameters if isinstance(parameters, str) else f"{parameters!r}"
-    if key not in known or wrapped.has_hooks():  # hooks can be anything
-        known[key] = _fault(wrapped, parameters)
-    if known[key]:
-        warnings.warn(f"gradient steps move the weights, one learner after another: {known[key]}", stacklevel=4)
+    hooked = wrapped.has_hooks()  # they can be anything, so what is found with them holds for this call alone
+    fault = _fault(wrapped, parameters) if hooked or key not in known else known[key]
+    if not hooked:
+        known[key] = fault
+    if fault:
+        warnings.warn(f"gradient steps move the weights, one learner after another: {fault}", stacklevel=4)
         return "dense"
     return "low rank"
 
@@ -34,17 +37,18 @@ def _fault(wrapped: WrappedModel, parameters: Choice) -> str:
     """Why the fast way is not exact for this model; empty where it is."""
     draw = np.random.default_rng(0).integers(0, wrapped.d_vocab, size=17).tolist()
     learners: list[Learner] = [[Continuation(tuple(draw[:6]), 1)], [Continuation(tuple(draw[6:10]), 1)]]
-    target = Continuation(tuple(draw[10:]), 2)
+    # Its own text is what a step surely moves, by some tenths of a nat; another may hardly change and tell nothing.
+    targets = [[Continuation(tuple(draw[10:]), 2), *learner] for learner in learners]
     rate = _telling_rate(wrapped, learners[0], parameters)
-    slow = []
+    slow: list[float] = []
     with DenseSteps(wrapped, parameters) as steps:  # outside the try: what fails here fails for good
-        for learner in learners:
+        for learner, own in zip(learners, targets, strict=True):
             steps.learn(learner, learning_rate=rate)
-            slow.append(_log_prob(wrapped, target))
+            slow.extend(_log_prob(wrapped, target) for target in own)
             steps.restore()
     try:
         updates = low_rank_steps(wrapped, learners, learning_rate=rate, parameters=parameters)
-        fast = updated_log_probs(wrapped, updates, [[target], [target]], trees=False)
+        fast = updated_log_probs(wrapped, updates, targets, trees=False)
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         return f"{error}"
     gap = np.abs(np.concatenate(fast) - slow)
@@ -57,11 +61,17 @@ def _fault(wrapped: WrappedModel, parameters: Choice) -> str:
 def _telling_rate(wrapped: WrappedModel, learner: Learner, parameters: Choice) -> float:
     """A learning rate at which a step shows: one that would lower the text's loss by about .1 nats."""
     with DenseSteps(wrapped, parameters) as steps, wrapped.evaluating(), torch.enable_grad():
+        for parameter, *_ in steps.flags:
+            parameter.requires_grad_(False)
         for parameter in steps.parameters:
             parameter.requires_grad_(True)
         loss = text_loss(wrapped, learner)[0]
+        if not loss.requires_grad:
+            raise ValueError(
+                "the loss does not depend on the chosen parameters; choose others, or leave inference mode"
+            )
         gradients = torch.autograd.grad(loss, steps.parameters, allow_unused=True)
-    squared = sum(float(g.double().pow(2).sum()) for g in gradients if g is not None)
+    squared = sum(float(g.float().pow(2).sum()) for g in gradients if g is not None)
     if not np.isfinite(squared) or squared == 0:
         return 1e-4
     return 0.1 / squared

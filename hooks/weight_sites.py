@@ -128,7 +128,7 @@ def _embedding_scale(module: nn.Module) -> float:
         row = int(weight.abs().sum(1).argmax())
         column = int(weight[row].abs().argmax())
         out = module(torch.tensor([[row]], device=weight.device))
-        return float(out[0, 0, column].double() / weight[row, column].double())
+        return float(out[0, 0, column]) / float(weight[row, column])
 
 
 def _norm_offset(module: nn.Module) -> float:

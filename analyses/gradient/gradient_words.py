@@ -17,7 +17,10 @@ WORDS = {
     "none": "are not shown to follow",
     "flat": "hardly vary, so they cannot follow",
 }
-NAMES = {"between verbs": "verbs' effects", "beyond verb and target": "effects of single pairs, verb and target taken out,"}
+NAMES = {
+    "between verbs": "verbs' effects",
+    "beyond verb and target": "effects of single pairs, verb and target taken out,",
+}
 
 
 def match_evidence(match: ItemMatch, level: str = "between verbs") -> dict[str, str]:
@@ -85,7 +88,7 @@ def card(match: ItemMatch, errors: ErrorDrivenResult) -> tuple[str, str]:
 def _evidence(row: pd.Series, level: float) -> str:
     if row["context_sd"] < NEGLIGIBLE:
         return "flat"
-    if row["p_holm"] >= 1 - level or row["low"] <= 0 <= row["high"]:
+    if not row["p_holm"] < 1 - level or row["low"] <= 0 <= row["high"]:
         return "none"
     return "agree" if row["r"] > 0 else "opposed"
 

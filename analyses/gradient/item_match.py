@@ -23,13 +23,13 @@ next to nothing. Slopes on bias of the same sign in both (arXiv 2406.18501) say 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.sparse.csgraph import connected_components
 
 from mechicl.analyses.finetuning import FinetunedPriming
 from mechicl.analyses.priming import PrimingResult
@@ -39,7 +39,7 @@ from mechicl.results import Result
 from mechicl.stats import holm
 
 LEVELS = ("items", "within targets", "beyond verb and target", "between verbs")
-Cells = Float[np.ndarray, "_ _"]  # [verb, target], or [verb, 1] where targets are averaged out
+Cells = Float[np.ndarray, "verb target"]
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def match_items(
     """
     shared = _shared_items(context, gradient)
     if baseline is None:
-        known = shared[["L_neutral_context", "L_neutral_gradient"]].notna().all(axis=None)
-        baseline = "neutral" if known else "unprimed"
+        both = shared[["L_neutral_context", "L_neutral_gradient"]].notna().all(axis=None)
+        baseline = "neutral" if both else "unprimed"
     if baseline not in ("neutral", "unprimed") or shared[f"L_{baseline}_context"].isna().any():
         raise ValueError(
             f"got baseline={baseline!r}; expected 'unprimed', or 'neutral' where all items have such primes"
@@ -97,6 +97,12 @@ def match_items(
     n_verbs = shared["prime_verb"].nunique()
     if n_verbs < 4:
         raise ValueError(f"{n_verbs} verbs prime; at least 4 are needed to tell agreement from that of any other verb")
+    met = pd.crosstab(shared["prime_verb"], shared["target"]).to_numpy()
+    if connected_components(met @ met.T, directed=False, return_labels=False) > 1:
+        raise ValueError(
+            "some verbs share no targets with the others, not even by way of third verbs, so their means cannot be "
+            "compared; use a corpus in which targets meet primes of several verbs"
+        )
     parts = []
     for form, sign in zip(context.forms, (1, -1), strict=True):
         own = shared[["prime", "target", "prime_verb"]].assign(form=form)
@@ -111,7 +117,9 @@ def match_items(
         for name in LEVELS:
             rows.append({"form": own["form"].iloc[0], "level": name, **_match(effects, name, n_boot, level, seed)})
     matches = pd.DataFrame(rows)
-    matches.insert(list(matches.columns).index("p") + 1, "p_holm", holm(matches["p"].to_numpy()))
+    known = matches["p"].notna()
+    matches.insert(list(matches.columns).index("p") + 1, "p_holm", np.nan)
+    matches.loc[known, "p_holm"] = holm(matches.loc[known, "p"].to_numpy())
     return ItemMatch(
         matches=matches,
         items=pd.concat(parts, ignore_index=True),
@@ -143,26 +151,33 @@ def _match(effects: list[Cells], name: str, n_boot: int, level: float, seed: int
     n_verbs = len(effects[0])
     first, second = _leveled(effects[0], name), _leveled(effects[1], name)
     known = np.isfinite(first + second)
+    facts = {
+        "context_sd": float(first[known].std()), "gradient_sd": float(second[known].std()),
+        "n_items": int(known.sum()), "n_verbs": n_verbs,
+    }  # fmt: skip
+    spreads = zip((first, second), effects, strict=True)
+    if any(part[known].std() <= 1e-10 * np.nanstd(whole) for part, whole in spreads):  # rounding errors, no effects
+        return dict.fromkeys(("r", "low", "high", "chance", "difference", "p"), np.nan) | facts
+    pairs = _pair_sums(first, second)
+    each = np.arange(n_verbs)
+    own = pairs[each, each]
     found = cluster_bootstrap(
-        _correlation(_sums(first, second)), n_verbs, n_boot=n_boot, level=level, method="percentile", seed=seed
+        lambda sample: _correlation(own[sample]), n_verbs, n_boot=n_boot, level=level, method="percentile", seed=seed
     )
     generator = np.random.default_rng(seed)
     # Taking out means commutes with permuting verbs, so the rows of what is left are permuted.
-    identity = np.arange(n_verbs)[None]
-    orders = [generator.permutation(n_verbs) for _ in range(n_boot)]
-    permuted = np.array([_correlation(_sums(first, second[order]))(identity)[0] for order in orders])
+    orders = np.stack([generator.permutation(n_verbs) for _ in range(n_boot)])
+    permuted = _correlation(pairs[each, orders])
     permuted = permuted[np.isfinite(permuted)]
     chance = float(permuted.mean())
     beyond = np.abs(permuted - chance) >= abs(found.estimate - chance) - 1e-12
     return {
         "r": found.estimate, "low": found.low, "high": found.high, "chance": chance,
-        "difference": found.estimate - chance, "p": (1 + beyond.sum()) / (1 + len(permuted)),
-        "context_sd": float(first[known].std()), "gradient_sd": float(second[known].std()),
-        "n_items": int(known.sum()), "n_verbs": n_verbs,
+        "difference": found.estimate - chance, "p": (1 + beyond.sum()) / (1 + len(permuted)), **facts,
     }  # fmt: skip
 
 
-def _leveled(effects: Cells, name: str) -> Cells:
+def _leveled(effects: Cells, name: str) -> Float[np.ndarray, "verb _"]:
     """The effects with verb or target means taken out, as the level says."""
     if name == "items":
         return effects
@@ -189,20 +204,20 @@ def _additive(effects: Cells) -> tuple[Float[np.ndarray, " verb"], Float[np.ndar
     return verbs, targets
 
 
-def _sums(first: Cells, second: Cells) -> Float[np.ndarray, "verb 6"]:
-    """Of every verb, what a correlation over its cells needs: n, x, y, xx, yy, xy."""
-    known = np.isfinite(first + second)
+def _pair_sums(
+    first: Float[np.ndarray, "verb _"], second: Float[np.ndarray, "verb _"]
+) -> Float[np.ndarray, "verb verb 6"]:
+    """For the first's row of one verb and the second's of another, what a correlation over the cells that both have
+    needs: n, x, y, xx, yy, xy.
+    """
+    one, other = (np.isfinite(values).astype(float) for values in (first, second))
     # centred once, so that sums of squares lose nothing to a large common mean
-    x, y = (np.where(known, v - v[known].mean(), 0.0) for v in (first, second))
-    return np.stack([known.sum(1).astype(float), *(p.sum(1) for p in (x, y, x * x, y * y, x * y))], 1)
+    x, y = (np.where(np.isfinite(v), v - np.nanmean(v), 0.0) for v in (first, second))
+    return np.stack([one @ other.T, x @ other.T, one @ y.T, x * x @ other.T, one @ (y * y).T, x @ y.T], -1)
 
 
-def _correlation(sums: Float[np.ndarray, "verb 6"]) -> Callable[[np.ndarray], np.ndarray]:
-    """Pearson's r over the cells of a sample of verbs."""
-
-    def statistic(sample: np.ndarray) -> np.ndarray:
-        n, x, y, xx, yy, xy = np.moveaxis(sums[sample].sum(-2), -1, 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((xy - x * y / n) / np.sqrt((xx - x * x / n) * (yy - y * y / n)))
-
-    return statistic
+def _correlation(sums: Float[np.ndarray, "*boot verb 6"]) -> Float[np.ndarray, "*boot"]:
+    """Pearson's r over the cells of each sample of verbs; NaN where they do not vary."""
+    n, x, y, xx, yy, xy = np.moveaxis(sums.sum(-2), -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((xy - x * y / n) / np.sqrt((xx - x * x / n) * (yy - y * y / n)))

@@ -9,14 +9,22 @@ from mechicl.lazy import lazy_names
 if TYPE_CHECKING:
     from mechicl.tasks.corpus import PrimingCorpus, load_corpus
     from mechicl.tasks.datives import dative_corpus
+    from mechicl.tasks.facts import capitals_task, sentiment_task
+    from mechicl.tasks.fewshot import fewshot_prompts
+    from mechicl.tasks.fewshot_task import FewShotTask
     from mechicl.tasks.mini_language import mini_tokenizer
     from mechicl.tasks.primelm import read_primelm
     from mechicl.tasks.prompts import Prompt, RoleText, tokenize
+    from mechicl.tasks.regression import RegressionTask
     from mechicl.tasks.speaker_pairs import speaker_corpus
     from mechicl.tasks.speakers import Speaker
 
 # imported when first asked for: most of them bring pandas along
 _HOME = {
+    "FewShotTask": "fewshot_task",
+    "capitals_task": "facts",
+    "fewshot_prompts": "fewshot",
+    "sentiment_task": "facts",
     "Prompt": "prompts",
     "RoleText": "prompts",
     "tokenize": "prompts",
@@ -25,6 +33,7 @@ _HOME = {
     "dative_corpus": "datives",
     "mini_tokenizer": "mini_language",
     "read_primelm": "primelm",
+    "RegressionTask": "regression",
     "Speaker": "speakers",
     "speaker_corpus": "speaker_pairs",
 }

@@ -60,7 +60,7 @@ def test_steps_are_those_of_torch(pair: Callable[..., Any], kind: str, tied: boo
     wrapped, oracle = pair(kind, tied)
     tolerance = 1e-10 if kind in ("gpt2", "gpt_neox") else 1e-5  # the other's norms compute in float32, whatever comes
     before = oracle.before(TARGETS)
-    choices: list[tuple[Any, int]] = [("all", 1), ("all", 2)]
+    choices: list[tuple[Any, int]] = [("all", 2)]
     if not tied:  # these leave embeddings alone
         choices += [("key_value", 2), ("attention", 1), ("mlp", 1)]
         choices.append(
@@ -231,7 +231,7 @@ def test_no_trace_is_left(tiny_model: Callable[..., Any], kind: str, error: type
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.2)])
 def test_other_precisions_come_close(pair: Callable[..., Any], tiny_folder: Any, dtype: str, tolerance: float) -> None:
-    for kind in ARCHITECTURES:
+    for kind in ("gpt2", "gemma3_text"):
         folder = tiny_folder(kind)
         wrapped, oracle = wrap(mechicl.load(folder, device="cpu", dtype=dtype)), ORACLE["TorchLearners"](folder)
         learners = [learner[:1] for learner in LEARNERS]
