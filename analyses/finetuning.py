@@ -98,8 +98,10 @@ def finetune_on_primes(
     """
     wrapped = wrap(model)
     check_design(corpus, level)
-    if steps < 1:
-        raise ValueError(f"got steps={steps}, expected at least 1")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"got steps={steps!r}, expected a whole number, at least 1")
+    if isinstance(fillers, str):
+        raise ValueError(f"got the text {fillers!r} as fillers, expected a list of texts")
     options = StepOptions(
         learning_rate=learning_rate,
         optimizer=optimizer,

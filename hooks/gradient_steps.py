@@ -71,7 +71,7 @@ def check_learners(wrapped: WrappedModel, learners: Sequence[Learner], learning_
                     f"learner {number} has a text of {len(text.tokens)} tokens scored from number {text.start} on; "
                     "pass a text that is not empty, with BOS or another token before what is scored"
                 )
-            if len(text.tokens) - 1 > wrapped.n_ctx:
+            if len(text.tokens) > wrapped.n_ctx:
                 raise ValueError(
                     f"learner {number} has a text of {len(text.tokens)} tokens, but the model's context window holds "
                     f"{wrapped.n_ctx}; shorten it"

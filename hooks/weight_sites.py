@@ -120,7 +120,9 @@ def _kind(module: nn.Module, own: dict[str, nn.Parameter]) -> str:
 
 
 def _embedding_scale(module: nn.Module) -> float:
-    """What an embedding multiplies its rows with (Gemma), tried on one row."""
+    """What an embedding multiplies its rows with (Gemma): as the module says, or tried on one row."""
+    if (known := getattr(module, "embed_scale", None)) is not None:
+        return float(known)
     weight = module._parameters["weight"]
     if weight is None or not weight.numel():
         raise ValueError("an embedding without rows")

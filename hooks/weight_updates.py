@@ -186,7 +186,11 @@ def _norm_replaced(site: Site, own: Sequence[Change], shifts: Sequence[Change], 
     """Let the norm run with a gain of 1 and no bias, then apply gain and bias here, with their changes."""
     held: Mapping[str, Any] = site.module._parameters
     weight, bias = held["weight"], held.get("bias")
-    before = site.outer.__dict__.get("forward")
+    if "forward" in site.outer.__dict__:
+        raise ValueError("weight updates are applied to this model already; add them up with `plus` instead of nesting")
+    hooked = getattr(getattr(site.outer, "hook_out", None), "fwd_hooks", None)
+    if hooked:
+        raise ValueError("a hook of yours on a norm's output would see it without its gain; remove it")
     forward = site.outer.forward
 
     def changed(given: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -209,10 +213,7 @@ def _norm_replaced(site: Site, own: Sequence[Change], shifts: Sequence[Change], 
     try:
         yield
     finally:
-        if before is None:
-            del site.outer.__dict__["forward"]
-        else:
-            site.outer.__dict__["forward"] = before
+        del site.outer.__dict__["forward"]
 
 
 def _beside(change: Change, out: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The command line: results on stdout, one clear line a mistake, scores kept when it is stopped."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import mechicl
 import mechicl.__main__ as command_line
 from mechicl.__main__ import main
 from mechicl.command_options import DRAWN, GENERATED, PATCHED
+from mechicl.organisms.shipped import organism_folder
 from mechicl.tasks.datives import dative_corpus
+from mechicl.tasks.speaker_pairs import speaker_corpus
 
 VERBS = ["give", "send", "show", "throw", "find", "make", "save", "draw"]
 MINUS = "\N{MINUS SIGN}"
@@ -392,3 +395,51 @@ def test_what_cannot_give_a_slope_is_refused_before_the_model_is_loaded(toy, tmp
     assert main(["ife", "--model", "toy", "--size", "small", "--norms", str(norms)]) == 2
     assert "slope undefined with 2 verbs that have a norm" in capsys.readouterr().err
     assert toy.loaded == []
+
+
+@pytest.fixture(scope="module")
+def speakers(tmp_path_factory):
+    """A corpus for the trained organisms, whose folders `--model` takes."""
+    folder = tmp_path_factory.mktemp("speakers") / "corpus"
+    verbs = sorted(speaker_corpus(targets_per_verb=1).verbs)[::2]
+    speaker_corpus(targets_per_verb=1, verbs=verbs, seed=1).save(folder)
+    return str(folder)
+
+
+def test_gradient_steps_are_taken_said_and_reported(speakers, tmp_path, capsys):
+    out = tmp_path / "out"
+    asked = ["gradient", "--model", str(organism_folder("delta-medium")), "--corpus", speakers, "--out", str(out)]
+    asked += ["--quiet", "--size", "small"]
+    assert main([*asked, "--json", "--steps", "2", "--learning-rate", "0.003"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["steps"], found["learning_rate"], found["optimizer"]) == (2, 0.003, "sgd")
+    assert found["share_diverged"] == 0 and found["mlp_verified"] is True and len(found["match"]) == 8
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "Does learning in context go like a gradient step?" in page
+    assert found["verdict"].split(" (r ")[0] in unescape(page)
+    kept = {path.name: path.stat().st_mtime_ns for path in (out / "steps").glob("*.safetensors")}
+    assert kept and mistake(capsys, *asked).count("already holds a report") == 1
+    assert main([*asked, "--overwrite", "--steps", "2", "--learning-rate", "0.003"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        found["verdict"] in text and "PD primes,   between verbs" in text and text.splitlines()[-1].startswith("Report")
+    )
+    again = {path.name: path.stat().st_mtime_ns for path in (out / "steps").glob("*.safetensors")}
+    assert again == kept, "steps that were taken are not taken again"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--optimizer", "adam"], "pass a learning rate"),
+        (["--learning-rate", "-1"], "expected a number above 0"),
+        (["--learning-rate", "1e30"], "diverges with learning_rate=1e\\+30"),
+        (["--steps", "0", "--learning-rate", "0.1"], "at least 1"),
+    ],
+)
+def test_steps_that_cannot_be_taken_are_refused_in_a_line(speakers, tmp_path, arguments, words, capsys):
+    model = str(organism_folder("delta-medium"))
+    line = mistake(
+        capsys, "gradient", "--model", model, "--corpus", speakers, "--out", str(tmp_path), "--quiet", *arguments
+    )
+    assert re.search(words, line)

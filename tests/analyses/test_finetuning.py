@@ -163,3 +163,13 @@ def test_gradient_steps_are_error_driven() -> None:
         bias = np.random.default_rng(seed).permutation(shuffled["bias_logit"])
         slopes.append(np.polyfit(bias, shuffled["L_PD_adjusted"], 1)[0])
     assert abs(np.mean(slopes)) < 0.01 and np.quantile(slopes, 0.01) > tables[0].loc["slope_PD", "estimate"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"steps": 0}, "whole number"), ({"steps": True}, "whole number"), ({"fillers": "abc"}, "a list of texts")],
+)
+def test_what_is_no_number_or_list_is_refused(options, words) -> None:
+    corpus = speaker_corpus(targets_per_verb=1, verbs=["gave", "sold", "sent"])
+    with pytest.raises((ValueError, TypeCheckError), match=words):
+        finetune_on_primes(load_organism("delta-small"), corpus, learning_rate=0.01, **options)

@@ -285,3 +285,11 @@ def test_changes_of_the_wrong_shape_are_refused(pair: Callable[..., Any]) -> Non
         wrong = WeightUpdates(1, updates.sites, {name: updates.changes[other]})
         with pytest.raises(ValueError, match=words):
             updated_log_probs(wrapped, wrong, TARGETS[:1], trees=False)
+
+
+def test_updates_are_not_nested(tiny_model) -> None:
+    wrapped = wrap(tiny_model("llama"))
+    updates = low_rank_steps(wrapped, [[Continuation((3, 4, 5, 6), 1)]], learning_rate=0.01)
+    with updates.applied(), pytest.raises(ValueError, match="add them up with `plus`"), updates.applied():
+        pass
+    assert not any("forward" in module.__dict__ for module in wrapped.model.modules())
