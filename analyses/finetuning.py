@@ -99,7 +99,7 @@ def finetune_on_primes(
     wrapped = wrap(model)
     check_design(corpus, level)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"got steps={steps!r}, expected a whole number, at least 1")
+        raise ValueError(f"got steps={steps!r}, expected at least 1, a whole number")
     if isinstance(fillers, str):
         raise ValueError(f"got the text {fillers!r} as fillers, expected a list of texts")
     options = StepOptions(

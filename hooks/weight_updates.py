@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from mechicl.hooks.weight_sites import Site, swapped_parameters
 
@@ -183,22 +183,20 @@ def _embedded(site: Site, ids: Tensor, out: Tensor, own: Sequence[Change]) -> Te
 
 @contextmanager
 def _norm_replaced(site: Site, own: Sequence[Change], shifts: Sequence[Change], tape: Tape | None) -> Iterator[None]:
-    """Let the norm run with a gain of 1 and no bias, then apply gain and bias here, with their changes."""
-    held: Mapping[str, Any] = site.module._parameters
-    weight, bias = held["weight"], held.get("bias")
+    """Let the norm run with a gain of 1 and no bias, then apply gain and bias here, with their changes.
+
+    Where the norm has a hook point for its output, that is done before the point, so that hooks see what they should.
+    """
     if "forward" in site.outer.__dict__:
         raise ValueError("weight updates are applied to this model already; add them up with `plus` instead of nesting")
-    hooked = getattr(getattr(site.outer, "hook_out", None), "fwd_hooks", None)
-    if hooked:
-        raise ValueError("a hook of yours on a norm's output would see it without its gain; remove it")
+    held: Mapping[str, Any] = site.module._parameters
+    weight, bias = held["weight"], held.get("bias")
     forward = site.outer.forward
+    point = getattr(site.outer, "hook_out", None)
+    met = [False]
 
-    def changed(given: Tensor, *args: Any, **options: Any) -> Tensor:
-        back = swapped_parameters(site.module, 1.0 - site.offset, 0.0)
-        try:
-            normed = forward(given, *args, **options)
-        finally:
-            back()
+    def gained(normed: Tensor) -> Tensor:
+        met[0] = True
         out = normed * (weight + site.offset)
         out = out if bias is None else out + bias
         for change in own:
@@ -209,11 +207,23 @@ def _norm_replaced(site: Site, own: Sequence[Change], shifts: Sequence[Change], 
             tape.met.append((site, normed.detach(), out))
         return out
 
+    def changed(given: Tensor, *args: Any, **options: Any) -> Tensor:
+        met[0] = False
+        back = swapped_parameters(site.module, 1.0 - site.offset, 0.0)
+        try:
+            found: Tensor = forward(given, *args, **options)
+        finally:
+            back()
+        return found if met[0] else gained(found)
+
+    handle = point.register_forward_pre_hook(lambda _, args: gained(args[0])) if isinstance(point, nn.Module) else None
     site.outer.__dict__["forward"] = changed  # past nn.Module's own attributes, as TransformerLens' wrappers want it
     try:
         yield
     finally:
         del site.outer.__dict__["forward"]
+        if handle is not None:
+            handle.remove()
 
 
 def _beside(change: Change, out: Tensor) -> Tensor:

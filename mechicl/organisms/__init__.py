@@ -9,6 +9,7 @@ from mechicl.lazy import lazy_names
 if TYPE_CHECKING:
     from mechicl.organisms.planted import Planted, planted_decoys, planted_ife, planted_null, planted_priming
     from mechicl.organisms.recipes import RECIPES, Recipe, Size
+    from mechicl.organisms.regressors import REGRESSORS, load_regressor, regressor_card
     from mechicl.organisms.shipped import ORGANISMS, load_organism, organism_card, organism_folder
     from mechicl.organisms.training import train_organism
 
@@ -22,6 +23,9 @@ _HOME = {
     "RECIPES": "recipes",
     "Recipe": "recipes",
     "Size": "recipes",
+    "REGRESSORS": "regressors",
+    "load_regressor": "regressors",
+    "regressor_card": "regressors",
     "ORGANISMS": "shipped",
     "load_organism": "shipped",
     "organism_card": "shipped",

@@ -1,1 +1,1 @@
-"""What each account predicts: pure functions of (examples, query)."""
+"""What each account predicts: pure functions of (examples, query). `gradient` has those of the gradient account."""

@@ -293,3 +293,18 @@ def test_updates_are_not_nested(tiny_model) -> None:
     with updates.applied(), pytest.raises(ValueError, match="add them up with `plus`"), updates.applied():
         pass
     assert not any("forward" in module.__dict__ for module in wrapped.model.modules())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_hooks_behind_norms_see_what_they_should(tiny_model: Callable[..., Any], kind: str) -> None:
+    """mlp_out is a norm's output in Gemma: there too a hook sees what the plain model has at small changes."""
+    wrapped = wrap(tiny_model(kind))
+    tokens = torch.tensor([[0, 5, 9, 7]])
+    seen: list[torch.Tensor] = []
+    updates = low_rank_steps(wrapped, [LEARNERS[0]], learning_rate=1e-9)
+    hooks = [(name, 1, lambda x: seen.append(x.detach().clone())) for name in ("mlp_out", "attn_out")]
+    with wrapped.evaluating(), wrapped.hooked(hooks):
+        wrapped.model(tokens)
+        with updates.applied():
+            wrapped.model(tokens)
+    torch.testing.assert_close(seen[:2], seen[2:], atol=1e-5, rtol=1e-4)
