@@ -88,7 +88,7 @@ class PeakMemory:
         self.thread.join()
 
 
-def main(primes: int = 64, targets: int = 20, learning_rate: float = 1e-3, chunks: int = 4, seed: int = 0) -> None:
+def main(primes: int = 64, targets: int = 20, learning_rate: float = 3e-4, chunks: int = 4, seed: int = 0) -> None:
     """Time both on the same sentences."""
     model = mechicl.load("smollm2", device="cpu")
     corpus = dative_corpus(targets_per_verb=4, seed=seed)
