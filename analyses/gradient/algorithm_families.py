@@ -72,12 +72,15 @@ class Choice:
     spectrum: Spectrum
     steps: tuple[int, ...]
     task: RegressionTask | None
+    largest: float
     searched: dict[tuple[bool, int], Found] = field(default_factory=dict)
 
     def search(self, steps: int, *, plus: bool = False) -> Found:
         """The best rate of descent, or rate and gamma of GD++, and what is left; searched for once."""
         if (plus, steps) not in self.searched:
-            self.searched[plus, steps] = (best_plus if plus else best_descent)(self.spectrum, self.goal, steps)
+            self.searched[plus, steps] = (best_plus if plus else best_descent)(
+                self.spectrum, self.goal, steps, largest=self.largest
+            )
         return self.searched[plus, steps]
 
     def nearest(self, tried: Iterable[tuple[Any, float]]) -> Any:
@@ -100,11 +103,13 @@ def fit_families(
     families: Sequence[str] = FAMILIES,
     steps: Sequence[int] = STEPS,
     task: RegressionTask | None = None,
+    others: Float[np.ndarray, "_ demo dim"] | None = None,
 ) -> list[Algorithm]:
     """Every family with the parameters whose predictions for the contexts come nearest to `goal`.
 
     `best_step` needs the task, `preconditioned_gradient` twice as many contexts as it has numbers; a family that cannot
-    be fitted is left out. Raises ValueError for an unknown family.
+    be fitted is left out. others: inputs that are to be judged later; rates stay where descent does not diverge on them
+    (unless the fit is exact). Raises ValueError for an unknown family.
     """
     unknown = [name for name in families if name not in FAMILIES]
     if unknown or not families:
@@ -112,7 +117,9 @@ def fit_families(
     if not steps or min(steps) < 1:
         raise ValueError(f"got steps={list(steps)}; expected numbers of 1 or more")
     spectrum = decompose(contexts.x, contexts.y, contexts.query)
-    choice = Choice(contexts, goal, spectrum, tuple(sorted(set(steps))), task)
+    inputs = contexts.x if others is None else np.concatenate([contexts.x, others])
+    largest = float(np.linalg.norm(inputs, ord=2, axis=(-2, -1)).max()) ** 2
+    choice = Choice(contexts, goal, spectrum, tuple(sorted(set(steps))), task, largest)
     found = [_FIT[name](choice) if name in _FIT else Algorithm(name, {}, 0) for name in families]
     return [algorithm for algorithm in found if algorithm is not None]
 
@@ -159,7 +166,7 @@ def _plus_each(choice: Choice) -> Algorithm | None:
     def tried() -> Iterable[tuple[Any, float]]:
         for k in _from_two(choice, MOST_EACH):
             start, _ = choice.search(k, plus=True)
-            own, distance = best_plus_each(choice.spectrum, choice.goal, k, start)
+            own, distance = best_plus_each(choice.spectrum, choice.goal, k, start, largest=choice.largest)
             yield {"rate": list(own[:k]), "gamma": list(own[k:]), "steps": k}, distance
 
     found = choice.nearest(tried())

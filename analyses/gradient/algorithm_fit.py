@@ -63,8 +63,8 @@ class AlgorithmFit(Result):
     @property
     def algorithm(self) -> Algorithm:
         """The best algorithm, to predict with."""
-        row = self.frame.set_index("family").loc[self.best]
-        return Algorithm(self.best, self.parameters[self.best], int(row["n_free"]))
+        n_free = dict(zip(self.frame["family"], self.frame["n_free"], strict=True))
+        return Algorithm(self.best, self.parameters[self.best], int(n_free[self.best]))
 
     @property
     def named(self) -> str | None:
@@ -82,8 +82,7 @@ class AlgorithmFit(Result):
     @property
     def verdict(self) -> str:
         """What came out, in words."""
-        rows = self.frame.set_index("family")
-        row = rows.loc[self.best]
+        row: Any = self.frame.set_index("family").loc[self.best]
         score = f"{_share(row['score'])} of the distance of the guess 0 [{_share(row['low'])}, {_share(row['high'])}]"
         if self.best in BASELINES:
             words = [f"No algorithm beats the baselines: {self.best} is as near as any, at {score}."]
@@ -95,11 +94,11 @@ class AlgorithmFit(Result):
             words.append(f"Not told apart from it: {', '.join(self.tied)}.")
         others = self.frame[(self.frame["diff_low"] > ROUNDING) & (self.frame["family"] != self.best)]
         if len(others) and self.named:
-            next_one = others.iloc[0]
+            next_one: Any = others.iloc[0]
             words.append(f"Next: {next_one['algorithm']}, at {_share(next_one['score'])}.")
         if np.isfinite(row["untrained"]) and self.named:
             words.append(f"Fitted to an untrained model it leaves {_share(row['untrained'])}.")
-        task = self.frame.sort_values("task_error", kind="stable").iloc[0]
+        task: Any = self.frame.sort_values("task_error", kind="stable").iloc[0]
         words.append(
             f"On the task the model's error is {_share(self.model_error)} of that of the guess 0; the best algorithm's,"
             f" {task['task_algorithm']}, {_share(task['task_error'])}."
@@ -147,7 +146,7 @@ def algorithm_fit(
         raise ValueError("the regressor predicts 0 for every context; expected predictions that vary")
     if not (held_out.target**2).sum() > 0:
         raise ValueError("all targets are 0; expected contexts with something to learn")
-    options: dict[str, Any] = {"families": families, "steps": steps, "task": task}
+    options: dict[str, Any] = {"families": families, "steps": steps, "task": task, "others": held_out.x}
     fitted = fit_families(choice, at_choice, **options)
     boot: dict[str, Any] = {"n_boot": n_boot, "level": level, "seed": seed}
     scores = _shares(fitted, held_out, by_model, boot)

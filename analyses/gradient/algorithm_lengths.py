@@ -83,10 +83,7 @@ def curves_over_length(
         given = contexts.x[:, :n], contexts.y[:, :n], contexts.query
         found = {name: predictions(one, *given) for name, one in {"model": model, **algorithms}.items()}
         apart = [found[name] - found["model"] for name in found]
-        above = np.stack(
-            [(p - contexts.target) ** 2 for p in found.values()] + [(p - found["model"]) ** 2 for p in found.values()],
-            1,
-        )
+        above = np.stack([(own - contexts.target) ** 2 for own in found.values()] + [one**2 for one in apart], axis=1)
         below = np.stack([contexts.target**2] * len(found) + [found["model"] ** 2] * len(found), axis=1)
         ends = ratio_intervals(above, below, np.arange(len(above)), n_boot=n_boot, level=level, seed=seed)
         for at, name in enumerate(found):

@@ -90,7 +90,7 @@ def align_with_step(
     rate: float | None = None,
     task: RegressionTask | None = None,
     untrained: Any = None,
-    difference_step: float = 1e-4,
+    difference_step: float = 1e-5,
     n_boot: int = 2_000,
     level: float = 0.95,
     seed: int = 0,
@@ -112,7 +112,7 @@ def align_with_step(
     own = slopes(model, held_out, step=difference_step), predict_all(model, held_out)
     conditions = {"model": _measures(*own, step, held_out)}
     if control is not None:
-        of_control = slopes(control, held_out, step=difference_step), predict_all(control, held_out)
+        of_control = control.slopes(held_out, difference_step), predict_all(control, held_out)
         conditions["untrained"] = _measures(*of_control, step, held_out)
     conditions["other contexts"] = _measures(*own, rolled, held_out)
     conditions["step"] = _measures(step, (step * held_out.query).sum(-1), step, held_out)

@@ -5,8 +5,8 @@
 
 Both are 0 for equal predictors and have no upper bound; the row "zero" (the guess 0) says what is large. Where a model
 is not linear in its query, w is the nearest linear law: `r2` is the share of its predictions for the probes that w
-explains. Probes are queries of other contexts. Source: arXiv:2211.15661, which reports below .01 between large models and least
-squares without noise, and one layer near a gradient step, few layers near ridge.
+explains. Probes are queries of other contexts. Source: arXiv:2211.15661, which reports below .01 between large models
+and least squares without noise, and one layer near a gradient step, few layers near ridge.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ One probe a layer and target, fitted on one half of the contexts and judged on t
 
 Targets are the predictions of k steps of gradient descent and of Newton's iteration, and of least squares; and the
 vectors X^T y / n ("moment") and the least-squares weights ("weights"), all components together. Layer 0 is the
-embedding of the query, which knows nothing of the context. Controls: `shuffled`, the same with targets of other contexts
-in fitting, and `untrained`, the same model with its weights in random order.
+embedding of the query, which knows nothing of the context. Controls: `shuffled`, the same with targets of other
+contexts in fitting, and `untrained`, the same model with its weights in random order.
 
 `best` says which number of steps each layer matches best; its interval is that of the best number over a bootstrap of
 contexts. What can be read from a layer need not be used by the next. Papers report that layers of softmax transformers
@@ -40,6 +40,7 @@ DESCENT_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 NEWTON_STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12)
 STEPPED = ("gradient_descent", "newton")
 PENALTIES = np.geomspace(1e-4, 1e4, 17)
+READABLE = 0.05  # r2 below which no number of steps is named
 Targets = dict[tuple[str, int], Float[np.ndarray, "batch _"]]  # algorithm, steps (0: none)
 
 
@@ -65,10 +66,13 @@ class LayerProbes(Result):
         words = []
         for name in STEPPED:
             rows = self.best[(self.best["target"] == name) & (self.best["layer"] > 0)]
-            steps = ", ".join(
-                f"{row.steps} [{row.steps_low}, {row.steps_high}] (r2 {row.r2:.2f})" for row in rows.itertuples()
-            )
-            words.append(f"{name}, steps that layers 1 to {len(rows)} match best: {steps}")
+            steps = [
+                f"{row['steps']} [{row['steps_low']}, {row['steps_high']}] (r2 {row['r2']:.2f})"
+                if row["r2"] >= READABLE
+                else "none (nothing to read)"
+                for _, row in rows.iterrows()
+            ]
+            words.append(f"{name}, steps that layers 1 to {len(rows)} match best: {', '.join(steps)}")
         return ". ".join(words) + "."
 
     def to_frame(self) -> pd.DataFrame:
@@ -172,7 +176,8 @@ def _probe(
     starts = np.cumsum([0, *widths[:-1]])
     totals = np.add.reduceat((test - train.mean(0)) ** 2, starts, axis=1)
     order = None if seed is None else np.random.default_rng(seed).permutation(len(train))
-    residuals, shuffled = [], []
+    residuals: list[np.ndarray] = []
+    shuffled: list[np.ndarray] = []
     for layer in range(len(states[0])):
         for goal, kept in ((train, residuals), (None if order is None else train[order], shuffled)):
             if goal is not None:

@@ -180,6 +180,7 @@ def _over_orders(
 
 
 def _table(found: dict[str, np.ndarray], n_boot: int, level: float, seed: int) -> pd.DataFrame:
+    found = {name: np.asarray(part) for name, part in found.items()}
     deviations = {name: part - part.mean(0) for name, part in found.items()}
     above = np.stack([(part**2).mean(0) for part in deviations.values()], axis=1)
     below = np.stack([(part**2).mean(0) for part in found.values()], axis=1)
@@ -190,7 +191,7 @@ def _table(found: dict[str, np.ndarray], n_boot: int, level: float, seed: int) -
     rows = []
     for at, (name, own) in enumerate(deviations.items()):
         agreement = [np.nan] * 4
-        if name != "model" and min(spread[0][0], spread[0][at]) > NOTHING:
+        if name != "model" and np.nan_to_num(spread[0][[0, at]]).min() > NOTHING:
             products = np.stack([(deviations["model"] * own).mean(0), above[:, 0], above[:, at]], axis=1)
             draws = counts @ products
             ends = np.quantile(draws[:, 0] / np.sqrt(draws[:, 1] * draws[:, 2]), tails)

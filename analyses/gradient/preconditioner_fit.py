@@ -1,9 +1,9 @@
 """The preconditioners with which gradient descent comes nearest to given predictions, one matrix a step.
 
 w <- w + A_l (b - S w) with b = X^T y / n and S = X^T X / n. The prediction x_q^T w_k is linear in each A_l: its
-derivative is the product u_l g_l^T of the step's gradient g_l = b - S w_(l-1) and of u_l, the query carried back through
-the later steps, u_k = x_q and u_l = (I - S A_(l+1)^T) u_(l+1). With this the fit is Gauss and Newton's (trust region), from
-A_l = rate I. It has k d^2 free numbers and needs contexts to match.
+derivative is the product u_l g_l^T of the step's gradient g_l = b - S w_(l-1) and of u_l, the query carried back
+through the later steps, u_k = x_q and u_l = (I - S A_(l+1)^T) u_(l+1). With this the fit is Gauss and Newton's (trust
+region), from A_l = rate I. It has k d^2 free numbers and needs contexts to match.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from mechicl.tasks.regression import Regressions
 from mechicl.untrained import shuffled_weights
 
+LIMIT = 1e6  # of what a control may say
+
 
 def owner_of(model: Any) -> Any:
     """The model whose bound `predict` was given; anything else is its own owner."""
@@ -48,7 +50,35 @@ def predict_all(model: Any, contexts: Regressions) -> Float[np.ndarray, " batch"
     return predictions(model, contexts.x, contexts.y, contexts.query)
 
 
-def slopes(model: Any, contexts: Regressions, *, step: float = 1e-4) -> Float[np.ndarray, "batch dim"]:
+class Bounded:
+    """A control whose numbers cannot overflow: random layers of linear attention cube their inputs one after another.
+
+    What is not finite counts as 0, and what is larger than `LIMIT` as that.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = owner_of(model)
+
+    def predict(self, x: np.ndarray, y: np.ndarray, query: np.ndarray) -> np.ndarray:
+        """Bounded predictions."""
+        call = self.model.predict if hasattr(self.model, "predict") else self.model
+        return _bounded(call(x, y, query))
+
+    def states(self, x: np.ndarray, y: np.ndarray, query: np.ndarray) -> np.ndarray:
+        """Bounded states."""
+        return _bounded(self.model.states(x, y, query))
+
+    def slopes(self, contexts: Regressions, step: float) -> np.ndarray:
+        """Bounded slopes."""
+        return _bounded(slopes(self.model if hasattr(self.model, "sensitivity") else self.predict, contexts, step=step))
+
+
+def _bounded(values: np.ndarray) -> np.ndarray:
+    found = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    return np.clip(found, -LIMIT, LIMIT)
+
+
+def slopes(model: Any, contexts: Regressions, *, step: float = 1e-5) -> Float[np.ndarray, "batch dim"]:
     """d yhat / d x_q: by automatic differentiation where the model has `sensitivity`, else by central differences.
 
     `step`, in units of the query's root mean square, is for differences alone; a float32 function needs about 1e-2.
@@ -67,12 +97,13 @@ def slopes(model: Any, contexts: Regressions, *, step: float = 1e-4) -> Float[np
     return found
 
 
-def untrained_of(model: Any, untrained: Any, *, seed: int) -> Any:
+def untrained_of(model: Any, untrained: Any, *, seed: int) -> Bounded | None:
     """The control: what the user gave, else the model with its weights in random order, else None for a function."""
     if untrained is not None:
-        return untrained
+        return Bounded(untrained)
     own = owner_of(model)
-    return shuffled_weights(own, seed=seed) if hasattr(own, "parameters") and hasattr(own, "predict") else None
+    known = hasattr(own, "parameters") and hasattr(own, "predict")
+    return Bounded(shuffled_weights(own, seed=seed)) if known else None
 
 
 def take(contexts: Regressions, rows: Any) -> Regressions:

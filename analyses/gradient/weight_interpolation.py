@@ -61,8 +61,8 @@ class WeightInterpolation(Result):
 
 
 def interpolate_weights(
-    trained: LinearTransformer,
-    made: LinearTransformer,
+    trained: Any,
+    made: Any,
     contexts: Regressions,
     *,
     shares: Sequence[float] = SHARES,

@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
@@ -24,6 +25,7 @@ from mechicl.predictors.gradient import (
     least_squares,
     nearest_neighbours,
     newton,
+    preconditioned_gradient,
     ridge,
 )
 from mechicl.predictors.spectral import decompose
@@ -31,8 +33,8 @@ from mechicl.tasks.regression import RegressionTask
 
 DIM, N = 3, 5
 TASK = RegressionTask(DIM, N, inputs="normal")
-CONTEXTS = TASK.sample(500, seed=1)
-QUICK = {"steps": (1, 2, 3, 4, 6), "n_boot": 200}
+CONTEXTS = TASK.sample(400, seed=1)
+QUICK = {"steps": (1, 2, 3, 4), "n_boot": 200}
 MATRICES = [np.array([[0.5, 0.1, 0.0], [0.1, 0.3, 0.0], [0.0, 0.0, 0.2]]), np.diag([0.2, 0.4, 0.3])]
 BY_HAND = {
     "one step": (lambda: descending_transformer(DIM, rate=0.4), "gradient_descent", 1),
@@ -115,11 +117,10 @@ def test_a_predictor_wins_its_own_family(predict, family) -> None:
 
 
 def test_a_random_model_is_named_as_none() -> None:
-    for seed in (0, 1):
-        fit = algorithm_fit(random_model(seed), CONTEXTS, **QUICK)
-        assert fit.named is None
-        assert fit.verdict.startswith(("No algorithm beats the baselines", "No algorithm comes near"))
-        assert fit.frame["score"].min() > 0.5
+    fit = algorithm_fit(random_model(), CONTEXTS, **QUICK)
+    assert fit.named is None
+    assert fit.verdict.startswith("No algorithm")
+    assert fit.frame["score"].min() > 0.5
 
 
 def test_noise_alone_beats_no_baseline() -> None:
@@ -132,7 +133,7 @@ def test_noise_alone_beats_no_baseline() -> None:
 
 def test_scores_are_what_a_plain_computation_gives() -> None:
     fit = fit_of("one step")
-    order = np.random.default_rng(0).permutation(500)[250:]
+    order = np.random.default_rng(0).permutation(400)[200:]
     x, y, query = CONTEXTS.x[order], CONTEXTS.y[order], CONTEXTS.query[order]
     model = gradient_descent(x, y, query, rate=0.4)
     rows = fit.frame.set_index("family")
@@ -158,11 +159,24 @@ def test_with_the_task_the_best_step_has_nothing_to_fit() -> None:
 
 def test_the_best_rate_of_one_step_is_that_of_least_squares() -> None:
     """One step is linear in its rate."""
-    c, goal = CONTEXTS, np.sin(3 * CONTEXTS.target)
+    c, goal = CONTEXTS, np.tanh(CONTEXTS.target)
     unit = gradient_descent(c.x, c.y, c.query, rate=1.0)
     (rate,), distance = best_descent(decompose(c.x, c.y, c.query), goal, 1)
     assert rate == pytest.approx((unit * goal).sum() / (unit**2).sum(), rel=1e-5)
     assert distance == pytest.approx(((rate * unit - goal) ** 2).mean())
+
+
+def test_a_fit_that_is_not_exact_stays_where_descent_does_not_diverge() -> None:
+    """Many steps towards least squares want the largest rate there is; on a larger input it would explode."""
+    c = CONTEXTS
+    spectrum = decompose(c.x, c.y, c.query)
+    largest = 2 * float(spectrum.values.max())
+    (free,), _ = best_descent(spectrum, c.target, 16)
+    (held,), _ = best_descent(spectrum, c.target, 16, largest=largest)
+    assert abs(1 - free * largest / N) ** 16 > 100
+    assert abs(1 - held * largest / N) ** 16 <= 3.0 < abs(1 - 1.02 * held * largest / N) ** 16
+    exact = gradient_descent(c.x, c.y, c.query, rate=free, steps=16)
+    assert best_descent(spectrum, exact, 16, largest=largest)[0][0] == pytest.approx(free, rel=1e-6)
 
 
 def test_fitted_matrices_leave_no_slope() -> None:
@@ -170,8 +184,6 @@ def test_fitted_matrices_leave_no_slope() -> None:
     matrices = fit_preconditioners(c.x, c.y, c.query, goal, np.stack([0.3 * np.eye(DIM)] * 2))
 
     def loss(flat):
-        from mechicl.predictors.gradient import preconditioned_gradient
-
         found = preconditioned_gradient(c.x, c.y, c.query, matrices=flat.reshape(2, DIM, DIM))
         return ((found - goal) ** 2).mean()
 
@@ -198,12 +210,18 @@ def test_curves_over_length_are_the_errors_of_the_first_demonstrations() -> None
     assert rows["error"]["model", 3] < 1e-20  # as many as dimensions, without noise
     assert rows["error"]["zero", 1] == 1 and rows["share"]["zero", 3] == pytest.approx(1)
     assert np.isnan(rows["share"]["model", 1])
+    plt.switch_backend("agg")
+    assert curves.plot().has_data() and curves.plot(measure="share").has_data()
+    plt.close("all")
     with pytest.raises(ValueError, match="lengths"):
         curves_over_length(least_squares, c, {}, lengths=(0,))
 
 
-def test_a_result_comes_back_from_its_folder(tmp_path) -> None:
+def test_a_result_is_drawn_and_comes_back_from_its_folder(tmp_path) -> None:
+    plt.switch_backend("agg")
     fit = fit_of("matrices")
+    assert len(fit.plot().get_yticklabels()) == len(fit.frame)
+    plt.close("all")
     fit.save(tmp_path / "fit")
     assert results.load(tmp_path / "fit") == fit
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -72,6 +73,16 @@ def test_slopes_by_differences_are_those_of_automatic_differentiation() -> None:
     np.testing.assert_array_equal(slopes(model.predict, CONTEXTS), exact)  # its owner is known
     w = least_squares_weights(CONTEXTS.x, CONTEXTS.y)
     np.testing.assert_allclose(slopes(least_squares, CONTEXTS), w, atol=1e-6)
+
+
+def test_a_control_that_overflows_is_bounded() -> None:
+    deep = descending_transformer(4, rate=1e80, steps=4)
+    with pytest.raises(ValueError, match="not finite"):
+        align_with_step(deep, CONTEXTS)
+    found = align_with_step(STEP, CONTEXTS, untrained=deep, n_boot=100)
+    rows = found.frame[found.frame["measure"] != "share"]  # a share of predictions that are all 0 is undefined
+    assert np.isfinite(rows[["estimate", "low", "high"]].to_numpy()).all()
+    assert found.value("untrained", "cosine") == 0 and found.value("model", "cosine") == pytest.approx(1)
 
 
 def test_with_the_task_the_loss_is_held_against_the_known_one() -> None:
@@ -162,7 +173,8 @@ def test_distances_of_predictors_are_zero_to_themselves_and_known_to_others() ->
         compare_weights(STEP, CONTEXTS, {"zero": step})
 
 
-def test_results_come_back_from_their_folders(tmp_path) -> None:
+def test_results_are_drawn_and_come_back_from_their_folders(tmp_path) -> None:
+    plt.switch_backend("agg")
     for at, result in enumerate(
         (
             align_with_step(STEP, CONTEXTS, task=TASK, n_boot=100),
@@ -172,5 +184,7 @@ def test_results_come_back_from_their_folders(tmp_path) -> None:
         )
     ):
         result.save(tmp_path / str(at))
+        assert result.plot().has_data()
         assert results.load(tmp_path / str(at)) == result
         assert result.to_frame().equals(result.frame)
+    plt.close("all")

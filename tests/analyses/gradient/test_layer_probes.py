@@ -1,5 +1,6 @@
 """What each layer knows: a model that takes one step a layer shows it; shuffled and untrained ones show nothing."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -65,7 +66,10 @@ def test_a_random_model_has_no_steps() -> None:
     assert probes.rate == pytest.approx(1 / largest)
 
 
-def test_it_comes_back_from_its_folder(found, tmp_path) -> None:
+def test_it_is_drawn_and_comes_back_from_its_folder(found, tmp_path) -> None:
+    plt.switch_backend("agg")
+    assert found.plot().has_data() and found.plot(target="gradient_descent").has_data()
+    plt.close("all")
     found.save(tmp_path / "probes")
     assert results.load(tmp_path / "probes") == found
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -83,6 +84,9 @@ def test_an_untrained_model_depends_on_order_without_agreeing(tmp_path) -> None:
     assert rows["spread"]["untrained"] > 1e-6
     assert abs(rows["agreement"]["online_descent"]) < 0.3
     assert found.verdict.startswith("model: spread ")
+    plt.switch_backend("agg")
+    assert found.plot().has_data()
+    plt.close("all")
     found.save(tmp_path / "order")
     assert results.load(tmp_path / "order") == found
 
