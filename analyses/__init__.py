@@ -17,37 +17,37 @@ if TYPE_CHECKING:
     from mechicl.analyses.comparison import ComparisonResult, compare
     from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
     from mechicl.analyses.functionals import Functional
-    from mechicl.analyses.gradient.attention_dual import attention_dual
     from mechicl.analyses.gradient.error_driven import error_driven
-    from mechicl.analyses.gradient.gradient_comparison import GradientComparison, compare_to_gradient
     from mechicl.analyses.gradient.item_match import match_items
-    from mechicl.analyses.gradient.mlp_update import measure_mlp_updates
     from mechicl.analyses.head_localization import localize_heads
     from mechicl.analyses.heads.map import HeadMap
     from mechicl.analyses.implicit_gradient import ImplicitGradient, measure_implicit_gradient
     from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
     from mechicl.analyses.priming import PrimingResult, measure_priming
     from mechicl.analyses.report import write_report
+    from mechicl.analyses.resemblance.gradient_comparison import GradientComparison, compare_to_gradient
+    from mechicl.analyses.updates.attention_dual import attention_dual
+    from mechicl.analyses.updates.mlp_update import measure_mlp_updates
 
 _HOME = {
     "ComparisonResult": "comparison",
     "FinetunedPriming": "finetuning",
     "Functional": "functionals",
-    "GradientComparison": "gradient.gradient_comparison",
+    "GradientComparison": "resemblance.gradient_comparison",
     "HeadMap": "heads.map",
     "IFEResult": "inverse_frequency",
     "ImplicitGradient": "implicit_gradient",
     "PrimingResult": "priming",
-    "attention_dual": "gradient.attention_dual",
+    "attention_dual": "updates.attention_dual",
     "compare": "comparison",
-    "compare_to_gradient": "gradient.gradient_comparison",
+    "compare_to_gradient": "resemblance.gradient_comparison",
     "error_driven": "gradient.error_driven",
     "finetune_on_primes": "finetuning",
     "inverse_frequency_effect": "inverse_frequency",
     "localize_heads": "head_localization",
     "match_items": "gradient.item_match",
     "measure_implicit_gradient": "implicit_gradient",
-    "measure_mlp_updates": "gradient.mlp_update",
+    "measure_mlp_updates": "updates.mlp_update",
     "measure_priming": "priming",
     "write_report": "report",
 }

@@ -27,12 +27,12 @@ import os
 import mechicl
 from mechicl.analyses.finetuning import finetune_on_primes
 from mechicl.analyses.gradient.first_order import first_order_rate
-from mechicl.analyses.gradient.gradient_comparison import compare_to_gradient
 from mechicl.analyses.gradient.gradient_words import match_sentence
 from mechicl.analyses.gradient.item_match import match_items
 from mechicl.analyses.implicit_gradient import measure_implicit_gradient
 from mechicl.analyses.inverse_frequency import inverse_frequency_effect
 from mechicl.analyses.priming import measure_priming
+from mechicl.analyses.resemblance.gradient_comparison import compare_to_gradient
 from mechicl.organisms import load_organism
 from mechicl.tasks import capitals_task, dative_corpus, fewshot_prompts, speaker_corpus
 

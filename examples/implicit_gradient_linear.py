@@ -22,14 +22,14 @@ import os
 
 import numpy as np
 
-from mechicl.analyses.gradient.algorithm_fit import algorithm_fit
-from mechicl.analyses.gradient.algorithm_lengths import curves_over_length
-from mechicl.analyses.gradient.alignment import align_with_step
-from mechicl.analyses.gradient.alignment_scales import align_over_scales
-from mechicl.analyses.gradient.implicit_weights import compare_weights
-from mechicl.analyses.gradient.layer_probes import probe_layers
-from mechicl.analyses.gradient.order_sensitivity import order_sensitivity
-from mechicl.analyses.gradient.weight_interpolation import interpolate_weights
+from mechicl.analyses.algorithms.algorithm_fit import algorithm_fit
+from mechicl.analyses.algorithms.algorithm_lengths import curves_over_length
+from mechicl.analyses.algorithms.alignment import align_with_step
+from mechicl.analyses.algorithms.alignment_scales import align_over_scales
+from mechicl.analyses.algorithms.implicit_weights import compare_weights
+from mechicl.analyses.algorithms.layer_probes import probe_layers
+from mechicl.analyses.algorithms.order_sensitivity import order_sensitivity
+from mechicl.analyses.algorithms.weight_interpolation import interpolate_weights
 from mechicl.organisms.gradient_constructions import descending_transformer
 from mechicl.organisms.regression_recipes import REGRESSOR_RECIPES
 from mechicl.organisms.regressors import load_regressor, new_regressor

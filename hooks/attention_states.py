@@ -18,7 +18,7 @@ from mechicl.tasks.prompts import Prompt
 
 @runtime_checkable
 class Learned(Protocol):
-    """Changed weights of several learners, such as `mechicl.hooks.weight_updates.WeightUpdates`."""
+    """Changed weights of several learners, such as `mechicl.hooks.steps.weight_updates.WeightUpdates`."""
 
     @property
     def n_learners(self) -> int:

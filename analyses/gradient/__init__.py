@@ -1,1 +1,1 @@
-"""Parts of the gradient account: implicit updates of attention and MLPs, explicit gradient steps, and their match."""
+"""Parts of the gradient account of priming: item by item against real steps, growth with the error, words, report."""

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from mechicl.analyses.priming_texts import PrimingTexts
-from mechicl.hooks.gradient_steps import DivergenceError
 from mechicl.hooks.scoring import as_continuations
-from mechicl.hooks.step_scoring import StepOptions, score_after_steps
+from mechicl.hooks.steps.gradient_steps import DivergenceError
+from mechicl.hooks.steps.step_scoring import StepOptions, score_after_steps
 from mechicl.hooks.wrapper import wrap
 from mechicl.tasks.corpus import PrimingCorpus
 

@@ -20,7 +20,7 @@ from mechicl.tasks.corpus import PrimingCorpus
 from mechicl.tasks.datives import dative_corpus
 from mechicl.tasks.speaker_pairs import speaker_corpus
 
-ORACLE = runpy.run_path(str(Path(__file__).parents[1] / "hooks" / "torch_steps.py"))
+ORACLE = runpy.run_path(str(Path(__file__).parents[1] / "hooks" / "steps" / "torch_steps.py"))
 QUICK: dict[str, Any] = {"n_boot": 200, "progress": False}
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # tiny samples: BCa may be undefined
 

@@ -16,9 +16,9 @@ from mechicl.analyses.implicit_gradient import ImplicitGradient, measure_implici
 from mechicl.analyses.priming_texts import PrimingTexts
 from mechicl.analyses.report import write_report
 from mechicl.gradient_printing import gradient_as_json, gradient_as_text
-from mechicl.hooks.dense_steps import text_loss
 from mechicl.hooks.scoring import as_continuations
-from mechicl.hooks.step_scoring import StepOptions
+from mechicl.hooks.steps.dense_steps import text_loss
+from mechicl.hooks.steps.step_scoring import StepOptions
 from mechicl.hooks.wrapper import wrap
 from mechicl.organisms import load_organism
 from mechicl.organisms.planted import planted_ife

@@ -24,7 +24,7 @@ import tyro
 
 import mechicl
 from mechicl.hooks.prefix_tree import Continuation
-from mechicl.hooks.step_scoring import StepOptions, score_after_steps
+from mechicl.hooks.steps.step_scoring import StepOptions, score_after_steps
 from mechicl.packaged import default_cache
 from mechicl.tasks.datives import dative_corpus
 
@@ -123,9 +123,8 @@ def main(primes: int = 64, targets: int = 20, learning_rate: float = 3e-4, chunk
     moved = np.abs(values["mechicl"] - scores_before(model, asked))
     print(
         f"  ratio {slow.sum() / fast.sum():.2f} (chunks: median {np.median(slow / fast):.2f}, from "
-        f"{(slow / fast).min():.2f} to {(slow / fast).max():.2f}); largest difference {gap:.1e} nats, where steps moved "
-        f"log-probabilities by "
-        f"{np.median(moved):.2f} in the median and {moved.max():.2f} at most"
+        f"{(slow / fast).min():.2f} to {(slow / fast).max():.2f}); largest difference {gap:.1e} nats, where steps "
+        f"moved log-probabilities by {np.median(moved):.2f} in the median and {moved.max():.2f} at most"
     )
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mechicl.hooks.attention_states import attention_states, token_numbers
-from mechicl.hooks.gradient_steps import low_rank_steps
 from mechicl.hooks.prefix_tree import Continuation
+from mechicl.hooks.steps.gradient_steps import low_rank_steps
 from mechicl.hooks.wrapper import wrap
 from mechicl.tasks.prompts import Prompt
 

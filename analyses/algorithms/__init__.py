@@ -1,0 +1,1 @@
+"""Which algorithm, and how many steps of it, predicts what a model of in-context regression answers?"""
