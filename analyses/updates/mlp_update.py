@@ -3,9 +3,9 @@
 For a context C and a query q, in every layer dW = W (n_C - n_0) n_0^T / |n_0|^2 for each matrix that reads the MLP's
 input n, and an update of bias, W_out or the gain of a norm for what attention adds by another way (see
 `mechicl.hooks.mlps.mlp_updates`). The model so updated gives without C what it gives with C at the last token of q.
-Reported are |dW|_F (no unit; |dW| / |W| is the relative one, 0 where the context changes nothing) and the cosine of n_C and n_0
-(-1 to 1; 1 where the context does not turn the MLP's input). Chance has no fixed level here: beside each number stands
-the same query after another item's context and, on request, the same in a model with shuffled weights.
+Reported are |dW|_F (no unit; |dW| / |W| is the relative one, 0 where the context changes nothing) and the cosine of n_C
+and n_0 (-1 to 1; 1 where the context does not turn the MLP's input). Chance has no fixed level here: beside each number
+stands the same query after another item's context and, on request, the same in a model with shuffled weights.
 Sources: Dherin et al., arXiv:2507.16003; Goldwaser, Munn, Gonzalvo & Dherin 2025 (gated MLPs, norms behind blocks).
 
     updates = measure_mlp_updates(model, ["The capital of France is Paris."], [" The capital of Italy is"], ...)

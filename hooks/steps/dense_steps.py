@@ -1,7 +1,8 @@
 """Gradient steps on the weights themselves, put back bit for bit: any model, any optimiser of torch.
 
 The plain way, one learner at a time. It is the oracle of `mechicl.hooks.steps.gradient_steps`, and what remains for
-Adam (whose step is no sum of few outer products), for models of unknown parts, and for regularised losses of many steps.
+Adam (whose step is no sum of few outer products), for models of unknown parts, and for regularised losses of many
+steps.
 """
 
 from __future__ import annotations
