@@ -28,7 +28,7 @@ import numpy as np
 from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
 from mechicl.analyses.gradient.error_driven import ErrorDrivenResult, error_driven
 from mechicl.analyses.gradient.first_order import first_order_rate
-from mechicl.analyses.gradient.gradient_words import gradient_verdict
+from mechicl.analyses.gradient.gradient_words import gradient_sentences
 from mechicl.analyses.gradient.item_match import ItemMatch, match_items
 from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
 from mechicl.analyses.priming import PrimingResult, measure_priming
@@ -141,7 +141,7 @@ def measure_implicit_gradient(
         errors=errors,
         mlp=mlp,
         dual=dual,
-        verdict=gradient_verdict(finetuned, finetuned_ife, match, errors),
+        verdict=" ".join(gradient_sentences(finetuned, finetuned_ife, match, errors)),
         provenance=Provenance.of(
             {**wrapped.facts(), "prepend_bos": prepend_bos},
             seeds={"implicit_gradient": seed} | ({} if corpus.seed is None else {"corpus": corpus.seed}),

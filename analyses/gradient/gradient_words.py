@@ -54,17 +54,14 @@ def steps_sentence(finetuned: FinetunedPriming, ife: IFEResult) -> str:
     )
 
 
-def gradient_verdict(
+def gradient_sentences(
     finetuned: FinetunedPriming, finetuned_ife: IFEResult, match: ItemMatch, errors: ErrorDrivenResult
-) -> str:
+) -> tuple[str, str, str, str]:
     """Agreement with context by verb and by pair, growth with the error, and what the steps do by themselves."""
-    parts = (
-        match_sentence(match),
-        match_sentence(match, "beyond verb and target"),
-        errors.verdict,
-        steps_sentence(finetuned, finetuned_ife),
-    )
-    return " ".join(f"{part[:1].upper()}{part[1:]}." for part in parts)
+    by_verb, by_pair = match_sentence(match), match_sentence(match, "beyond verb and target")
+    parts = (by_verb, by_pair, errors.verdict, steps_sentence(finetuned, finetuned_ife))
+    first, second, third, fourth = (f"{part[:1].upper()}{part[1:]}." for part in parts)
+    return first, second, third, fourth
 
 
 def card(match: ItemMatch, errors: ErrorDrivenResult) -> tuple[str, str]:

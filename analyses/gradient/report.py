@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mechicl.analyses.gradient.gradient_words import card, match_sentence, steps_sentence
+from mechicl.analyses.gradient.gradient_words import card, gradient_sentences
 from mechicl.analyses.implicit_gradient import ImplicitGradient
 from mechicl.analyses.report_content import option_words
 from mechicl.analyses.report_section import Drawing, Section
@@ -26,14 +26,17 @@ FRAMES = {
 def gradient_section(found: ImplicitGradient) -> Section:
     """The section of `mechicl.analyses.report`."""
     kind, verdict = card(found.match, found.errors)
+    by_verb, by_pair, growth, steps = gradient_sentences(
+        found.finetuned, found.finetuned_ife, found.match, found.errors
+    )
     return Section(
         slug=SLUG,
         question="Does learning in context go like a gradient step?",
         kind=kind,
         verdict=verdict,
-        brief=_capital(match_sentence(found.match).split(";")[0]) + ".",
-        sentence=found.verdict,
-        paragraphs=_paragraphs(found),
+        brief=by_verb,
+        sentence=f"{by_verb} {by_pair}",
+        paragraphs=[growth, *_paragraphs(found, steps)],
         tables=[_match_table(found), _errors_table(found), _updates_table(found)],
         drawings=_drawings(found),
         method=_method(found),
@@ -44,12 +47,12 @@ def gradient_section(found: ImplicitGradient) -> Section:
     )
 
 
-def _paragraphs(found: ImplicitGradient) -> list[str]:
+def _paragraphs(found: ImplicitGradient, steps: str) -> list[str]:
     """The steps themselves, and the identities."""
     worse = found.finetuned.share_diverged
     training = found.finetuned.training[["loss_before", "loss_after"]].mean()
     words = [
-        f"{_capital(steps_sentence(found.finetuned, found.finetuned_ife))}. The steps lower the loss of their prime "
+        f"{steps} The steps lower the loss of their prime "
         f"from {number(training['loss_before'], 2)} to {number(training['loss_after'], 2)} nats a token on average; "
         f"they raise it for {percent(worse)} of the primes."
     ]
@@ -223,7 +226,3 @@ def _frames(found: ImplicitGradient) -> dict[str, Any]:
         "attention_updates": found.dual.heads,
     }
     return frames if found.mlp is None else frames | {"mlp_updates": found.mlp.layers}
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
