@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mechicl.analyses.comparison import ComparisonResult, compare
     from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
     from mechicl.analyses.functionals import Functional
-    from mechicl.analyses.gradient.error_driven import error_driven
+    from mechicl.analyses.gradient.error_growth import error_driven
     from mechicl.analyses.gradient.item_match import match_items
     from mechicl.analyses.head_localization import localize_heads
     from mechicl.analyses.heads.map import HeadMap
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mechicl.analyses.priming import PrimingResult, measure_priming
     from mechicl.analyses.report import write_report
     from mechicl.analyses.resemblance.gradient_comparison import GradientComparison, compare_to_gradient
-    from mechicl.analyses.updates.attention_dual import attention_dual
+    from mechicl.analyses.updates.dual_form import attention_dual
     from mechicl.analyses.updates.mlp_update import measure_mlp_updates
 
 _HOME = {
@@ -38,10 +38,10 @@ _HOME = {
     "IFEResult": "inverse_frequency",
     "ImplicitGradient": "implicit_gradient",
     "PrimingResult": "priming",
-    "attention_dual": "updates.attention_dual",
+    "attention_dual": "updates.dual_form",
     "compare": "comparison",
     "compare_to_gradient": "resemblance.gradient_comparison",
-    "error_driven": "gradient.error_driven",
+    "error_driven": "gradient.error_growth",
     "finetune_on_primes": "finetuning",
     "inverse_frequency_effect": "inverse_frequency",
     "localize_heads": "head_localization",

@@ -26,8 +26,8 @@ from mechicl.analyses.priming import PrimingResult, check_design, summarised
 from mechicl.analyses.priming_texts import PrimingTexts
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.scoring import as_continuations, score
+from mechicl.hooks.steps.sites import Choice
 from mechicl.hooks.steps.step_scoring import StepOptions, SteppedScores, score_after_steps
-from mechicl.hooks.steps.weight_sites import Choice
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.provenance import Provenance
 from mechicl.results import Result

@@ -26,19 +26,19 @@ from typing import Any
 import numpy as np
 
 from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
-from mechicl.analyses.gradient.error_driven import ErrorDrivenResult, error_driven
+from mechicl.analyses.gradient.error_growth import ErrorDrivenResult, error_driven
 from mechicl.analyses.gradient.first_order import first_order_rate
 from mechicl.analyses.gradient.gradient_words import gradient_sentences
 from mechicl.analyses.gradient.item_match import ItemMatch, match_items
 from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
 from mechicl.analyses.priming import PrimingResult, measure_priming
 from mechicl.analyses.priming_prompts import priming_items
-from mechicl.analyses.updates.attention_dual import AttentionDual, attention_dual
+from mechicl.analyses.updates.dual_form import AttentionDual, attention_dual
 from mechicl.analyses.updates.mlp_update import MLPUpdates, measure_mlp_updates
 from mechicl.hooks.mlps.mlp_trials import find_mlps
 from mechicl.hooks.scoring import Text
+from mechicl.hooks.steps.sites import Choice
 from mechicl.hooks.steps.step_scoring import StepOptions
-from mechicl.hooks.steps.weight_sites import Choice
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.provenance import Provenance
 from mechicl.results import Result

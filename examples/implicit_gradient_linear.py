@@ -22,13 +22,13 @@ import os
 
 import numpy as np
 
-from mechicl.analyses.algorithms.algorithm_fit import algorithm_fit
 from mechicl.analyses.algorithms.algorithm_lengths import curves_over_length
 from mechicl.analyses.algorithms.alignment import align_with_step
 from mechicl.analyses.algorithms.alignment_scales import align_over_scales
+from mechicl.analyses.algorithms.fits import algorithm_fit
 from mechicl.analyses.algorithms.implicit_weights import compare_weights
 from mechicl.analyses.algorithms.layer_probes import probe_layers
-from mechicl.analyses.algorithms.order_sensitivity import order_sensitivity
+from mechicl.analyses.algorithms.order import order_sensitivity
 from mechicl.analyses.algorithms.weight_interpolation import interpolate_weights
 from mechicl.organisms.gradient_constructions import descending_transformer
 from mechicl.organisms.regression_recipes import REGRESSOR_RECIPES

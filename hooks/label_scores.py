@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from mechicl.hooks.attention_states import Learned
+from mechicl.hooks.attention_readings import Learned
 from mechicl.hooks.wrapper import WrappedModel
 from mechicl.tasks.prompts import Prompt
 

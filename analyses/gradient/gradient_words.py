@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from mechicl.analyses.finetuning import FinetunedPriming
-from mechicl.analyses.gradient.error_driven import ErrorDrivenResult
+from mechicl.analyses.gradient.error_growth import ErrorDrivenResult
 from mechicl.analyses.gradient.item_match import ItemMatch
 from mechicl.analyses.inverse_frequency import IFEResult
 from mechicl.analyses.verdict import NEGLIGIBLE

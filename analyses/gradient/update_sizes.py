@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int
 
 from mechicl.analyses.priming_prompts import priming_items
-from mechicl.hooks.attention_parts import AttentionCapture, attention_parts
+from mechicl.hooks.attention_split import AttentionCapture, attention_parts
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.provenance import Provenance
 from mechicl.results import Result

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from mechicl.analyses.resemblance.fine_tuning import FineTuning, learner_of, random_like
 from mechicl.analyses.resemblance.gradient_controls import MODELS, control_learners, control_model
 from mechicl.analyses.resemblance.gradient_table import Measured, measure
 from mechicl.analyses.resemblance.readings import Change, Readings, dual_ranks, read, read_tuned
-from mechicl.hooks.attention_states import Learned
+from mechicl.analyses.resemblance.variants import FineTuning, learner_of, random_like
+from mechicl.hooks.attention_readings import Learned
 from mechicl.hooks.label_scores import label_log_probs
 from mechicl.hooks.steps.gradient_steps import Learner
 from mechicl.hooks.wrapper import WrappedModel, wrap

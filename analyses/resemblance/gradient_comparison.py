@@ -18,10 +18,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from mechicl.analyses.resemblance.comparison_runs import Conditions
-from mechicl.analyses.resemblance.fine_tuning import FineTuning, fine_tuning
 from mechicl.analyses.resemblance.gradient_controls import CONTROLS, check_controls
 from mechicl.analyses.resemblance.gradient_table import COLUMNS, Design, Measured, table_rows
 from mechicl.analyses.resemblance.learning_rate import RATE_COLUMNS, choose_rate
+from mechicl.analyses.resemblance.variants import FineTuning, fine_tuning
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.provenance import Provenance
 from mechicl.resampling import check_level

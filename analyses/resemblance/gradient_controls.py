@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechicl.analyses.resemblance.fine_tuning import learner_of
+from mechicl.analyses.resemblance.variants import learner_of
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.steps.gradient_steps import Learner
 from mechicl.hooks.wrapper import WrappedModel

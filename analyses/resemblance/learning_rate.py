@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mechicl.analyses.resemblance.fine_tuning import FineTuning, learner_of
 from mechicl.analyses.resemblance.readings import read, read_tuned
+from mechicl.analyses.resemblance.variants import FineTuning, learner_of
 from mechicl.hooks.wrapper import WrappedModel
 from mechicl.tasks.fewshot import FewShotPrompt
 

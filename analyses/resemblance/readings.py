@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import logsumexp
 
-from mechicl.analyses.resemblance.fine_tuning import FineTuning, learned
-from mechicl.hooks.attention_states import AttentionStates, Learned, attention_states
+from mechicl.analyses.resemblance.variants import FineTuning, learned
+from mechicl.hooks.attention_readings import AttentionStates, Learned, attention_states
 from mechicl.hooks.label_scores import label_log_probs
 from mechicl.hooks.scoring import score
 from mechicl.hooks.steps.gradient_steps import Learner

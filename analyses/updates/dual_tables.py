@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from mechicl.analyses.updates.dual_intervals import ratio_intervals
 from mechicl.analyses.updates.linear_update import effective_rank
-from mechicl.hooks.attention_parts import AttentionParts
+from mechicl.hooks.attention_split import AttentionParts
 from mechicl.hooks.wrapper import WrappedModel
 
 

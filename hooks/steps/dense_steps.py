@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.steps.gradient_steps import DivergenceError, Learner, check_learners, mean_loss, scored_positions
-from mechicl.hooks.steps.weight_sites import Choice, chosen_parameters
+from mechicl.hooks.steps.sites import Choice, chosen_parameters
 from mechicl.hooks.wrapper import WrappedModel
 
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechicl.hooks.prefix_tree import Continuation
-from mechicl.hooks.steps.weight_sites import Choice, Site, weight_sites
+from mechicl.hooks.steps.sites import Choice, Site, weight_sites
 from mechicl.hooks.steps.weight_updates import Change, Products, Rows, Tape, Vectors, WeightUpdates, tapped
 from mechicl.hooks.wrapper import WrappedModel
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.steps.gradient_steps import Learner, check_learners, mean_loss, scored_positions
-from mechicl.hooks.steps.weight_sites import weight_sites
+from mechicl.hooks.steps.sites import weight_sites
 from mechicl.hooks.steps.weight_updates import Change, Products, Tape, WeightUpdates, tapped
 from mechicl.hooks.wrapper import Hook, WrappedModel
 

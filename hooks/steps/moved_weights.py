@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mechicl.hooks.steps.dense_steps import DenseSteps
 from mechicl.hooks.steps.gradient_steps import Learner
-from mechicl.hooks.steps.weight_sites import Choice, chosen_parameters
+from mechicl.hooks.steps.sites import Choice, chosen_parameters
 from mechicl.hooks.wrapper import WrappedModel
 
 

@@ -23,11 +23,11 @@ from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.score_store import ScoreStore, request_key
 from mechicl.hooks.scoring import stored_facts
 from mechicl.hooks.steps.dense_steps import OPTIMIZERS, DenseSteps, filler_penalty
+from mechicl.hooks.steps.filler_step import shared_step
 from mechicl.hooks.steps.gradient_steps import DivergenceError, Learner, check_learners, low_rank_steps
-from mechicl.hooks.steps.shared_step import shared_step
+from mechicl.hooks.steps.sites import Choice, weight_sites
 from mechicl.hooks.steps.step_support import way_to_step
 from mechicl.hooks.steps.updated_scoring import updated_log_probs
-from mechicl.hooks.steps.weight_sites import Choice, weight_sites
 from mechicl.hooks.wrapper import WrappedModel, wrap
 
 _FLUSH_SECONDS = 20.0  # work lost at most by a kill that cannot be caught

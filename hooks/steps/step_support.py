@@ -12,8 +12,8 @@ import torch
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.steps.dense_steps import DenseSteps, text_loss
 from mechicl.hooks.steps.gradient_steps import Learner, low_rank_steps
+from mechicl.hooks.steps.sites import Choice, chosen_parameters
 from mechicl.hooks.steps.updated_scoring import updated_log_probs
-from mechicl.hooks.steps.weight_sites import Choice, chosen_parameters
 from mechicl.hooks.wrapper import WrappedModel
 
 _TRIED: WeakKeyDictionary[torch.nn.Module, dict[tuple[Any, ...], str]] = WeakKeyDictionary()

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mechicl.hooks.steps.weight_sites import Site, swapped_parameters
+from mechicl.hooks.steps.sites import Site, swapped_parameters
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from jaxtyping import Float
 from scipy.optimize import minimize, minimize_scalar
 
 from mechicl.organisms.hooked_regressor import HookedRegressor
+from mechicl.predictors.closed_forms import least_squares
 from mechicl.predictors.gradient import best_rate, gradient_descent
-from mechicl.predictors.least_squares import least_squares
 from mechicl.predictors.neighbours import nearest_neighbours
 from mechicl.predictors.spectral import Spectrum, decompose, descent_share, newton_share, ridge_share
 from mechicl.tasks.regression import Regressions, RegressionTask

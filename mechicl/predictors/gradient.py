@@ -23,6 +23,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mechicl.predictors.best_steps import best_preconditioner, best_rate
+from mechicl.predictors.closed_forms import (
+    least_squares,
+    least_squares_weights,
+    newton,
+    newton_weights,
+    ridge,
+    ridge_weights,
+)
 from mechicl.predictors.examples import (
     Rates,
     at_query,
@@ -31,14 +39,6 @@ from mechicl.predictors.examples import (
     checked_pairs,
     each_step,
     finite_weights,
-)
-from mechicl.predictors.least_squares import (
-    least_squares,
-    least_squares_weights,
-    newton,
-    newton_weights,
-    ridge,
-    ridge_weights,
 )
 from mechicl.predictors.neighbours import nearest_neighbours
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mechicl.analyses.resemblance.fine_tuning import FineTuning, fine_tuning, learner_of, random_like
 from mechicl.analyses.resemblance.gradient_comparison import GradientComparison, compare_to_gradient
 from mechicl.analyses.resemblance.gradient_controls import CONTROLS
-from mechicl.hooks.attention_states import attention_states
-from mechicl.hooks.steps.weight_sites import chosen_parameters
+from mechicl.analyses.resemblance.variants import FineTuning, fine_tuning, learner_of, random_like
+from mechicl.hooks.attention_readings import attention_states
+from mechicl.hooks.steps.sites import chosen_parameters
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.tasks.fewshot import FewShotPrompt, FewShotTask, fewshot_prompts
 

@@ -9,8 +9,8 @@ import torch
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.steps.gradient_steps import low_rank_steps
 from mechicl.hooks.steps.layer_causal import layer_causal_steps, layer_losses
+from mechicl.hooks.steps.matched_noise import change_norms, random_updates
 from mechicl.hooks.steps.moved_weights import moved_by
-from mechicl.hooks.steps.random_updates import change_norms, random_updates
 from mechicl.hooks.steps.updated_scoring import updated_log_probs
 from mechicl.hooks.steps.weight_updates import Products, WeightUpdates
 from mechicl.hooks.wrapper import WrappedModel, wrap

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mechicl.hooks.steps.weight_sites import chosen_parameters, swapped_parameters, weight_sites
+from mechicl.hooks.steps.sites import chosen_parameters, swapped_parameters, weight_sites
 from mechicl.hooks.wrapper import wrap
 
 ARCHITECTURES = ["gpt2", "llama", "gpt_neox", "qwen2", "gemma3_text", "native"]

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from mechicl.analyses.gradient import error_driven as module
-from mechicl.analyses.gradient.error_driven import ErrorDrivenResult, error_driven
+from mechicl.analyses.gradient import error_growth as module
+from mechicl.analyses.gradient.error_growth import ErrorDrivenResult, error_driven
 from mechicl.analyses.gradient.update_sizes import measure_update_sizes
 from mechicl.analyses.priming import PrimingResult
 from mechicl.hooks.scoring import score

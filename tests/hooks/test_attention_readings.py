@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mechicl.hooks.attention_states import attention_states, token_numbers
+from mechicl.hooks.attention_readings import attention_states, token_numbers
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.steps.gradient_steps import low_rank_steps
 from mechicl.hooks.wrapper import wrap

@@ -9,9 +9,9 @@ from scipy.optimize import approx_fprime
 
 from mechicl import results
 from mechicl.analyses.algorithms.algorithm_families import FAMILIES, fit_families
-from mechicl.analyses.algorithms.algorithm_fit import AlgorithmFit, algorithm_fit
 from mechicl.analyses.algorithms.algorithm_lengths import curves_over_length
 from mechicl.analyses.algorithms.descent_search import best_descent
+from mechicl.analyses.algorithms.fits import AlgorithmFit, algorithm_fit
 from mechicl.analyses.algorithms.preconditioner_fit import fit_preconditioners
 from mechicl.organisms.gradient_constructions import (
     descending_transformer,

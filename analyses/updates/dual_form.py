@@ -32,7 +32,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from mechicl.analyses.updates.dual_tables import demos_table, heads_table, random_spans, singular_values
-from mechicl.hooks.attention_parts import attention_parts
+from mechicl.hooks.attention_split import attention_parts
 from mechicl.hooks.context_masks import Demos, demo_masks, query_positions
 from mechicl.hooks.wrapper import wrap
 from mechicl.provenance import Provenance

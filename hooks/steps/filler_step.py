@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mechicl.hooks.steps.dense_steps import filler_penalty
-from mechicl.hooks.steps.weight_sites import chosen_parameters
+from mechicl.hooks.steps.sites import chosen_parameters
 from mechicl.hooks.wrapper import WrappedModel
 
 if TYPE_CHECKING:

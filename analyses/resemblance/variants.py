@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from mechicl.hooks.attention_states import Learned
+from mechicl.hooks.attention_readings import Learned
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.steps.gradient_steps import Learner, low_rank_steps
 from mechicl.hooks.steps.layer_causal import layer_causal_steps
+from mechicl.hooks.steps.matched_noise import random_updates
 from mechicl.hooks.steps.moved_weights import dense_update
-from mechicl.hooks.steps.random_updates import random_updates
+from mechicl.hooks.steps.sites import Choice
 from mechicl.hooks.steps.step_support import way_to_step
-from mechicl.hooks.steps.weight_sites import Choice
 from mechicl.hooks.steps.weight_updates import WeightUpdates
 from mechicl.hooks.wrapper import WrappedModel
 from mechicl.tasks.fewshot import FewShotPrompt

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mechicl.analyses.gradient.error_rows import COVARIATES, error_rows, with_covariates
 from mechicl.analyses.gradient.error_table import RAW, estimates_table, evidence_of, layer_table, verdict_of
+from mechicl.analyses.gradient.prime_rows import COVARIATES, error_rows, with_covariates
 from mechicl.analyses.gradient.update_sizes import UpdateSizes, crossed_rows, measure_update_sizes
 from mechicl.analyses.priming import PrimingResult, measure_priming
 from mechicl.hooks.wrapper import wrap

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mechicl.analyses.resemblance.fine_tuning import FineTuning, fine_tuning, learned, learner_of
 from mechicl.analyses.resemblance.gradient_comparison import compare_to_gradient
 from mechicl.analyses.resemblance.gradient_controls import control_learners, trained_embeddings_only
 from mechicl.analyses.resemblance.readings import read, read_tuned
+from mechicl.analyses.resemblance.variants import FineTuning, fine_tuning, learned, learner_of
 from mechicl.hooks.label_scores import label_log_probs
 from mechicl.hooks.steps.moved_weights import dense_update
 from mechicl.hooks.wrapper import WrappedModel, wrap

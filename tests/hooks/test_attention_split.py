@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mechicl
-from mechicl.hooks.attention_parts import AttentionParts, attention_parts
+from mechicl.hooks.attention_split import AttentionParts, attention_parts
 from mechicl.hooks.knockout import knock_out_attention
 from mechicl.hooks.patch_items import PatchItem
 from mechicl.hooks.wrapper import wrap

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mechicl import results
-from mechicl.analyses.algorithms.order_sensitivity import online_descent, order_sensitivity, weighted_descent
+from mechicl.analyses.algorithms.order import online_descent, order_sensitivity, weighted_descent
 from mechicl.organisms.gradient_constructions import descending_transformer
 from mechicl.organisms.regression_transformer import RegressionTransformer, SoftmaxConfig
 from mechicl.predictors.gradient import gradient_descent

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import mechicl
-from mechicl.analyses.updates.attention_dual import AttentionDual, attention_dual
+from mechicl.analyses.updates.dual_form import AttentionDual, attention_dual
 from mechicl.analyses.updates.dual_intervals import ratio_intervals
 from mechicl.analyses.updates.dual_tables import random_spans
 from mechicl.analyses.updates.linear_update import LinearUpdate, effective_rank, relaxed_updates
-from mechicl.hooks.attention_parts import attention_parts
+from mechicl.hooks.attention_split import attention_parts
 from mechicl.hooks.wrapper import wrap
 from mechicl.stats import cluster_mean_interval
 from mechicl.tasks.prompts import Prompt
