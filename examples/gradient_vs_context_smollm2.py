@@ -24,6 +24,8 @@
 # %%
 import os
 
+import matplotlib.pyplot as plt
+
 import mechicl
 from mechicl.analyses.finetuning import finetune_on_primes
 from mechicl.analyses.gradient.first_order import first_order_rate
@@ -36,6 +38,7 @@ from mechicl.analyses.resemblance.gradient_comparison import compare_to_gradient
 from mechicl.organisms import load_organism
 from mechicl.tasks import capitals_task, dative_corpus, fewshot_prompts, speaker_corpus
 
+plt.rcParams["figure.dpi"] = 72  # scatters of thousands of items, in a file that should stay small
 SMALL = os.environ.get("MECHICL_EXAMPLE_SIZE") == "small"
 QUICK = {"n_boot": 1_000, "progress": False}
 SHOWN = ["form", "level", "r", "low", "high", "chance", "p_holm", "context_sd", "gradient_sd"]
