@@ -11,34 +11,31 @@ function of the seed and the step, and the checkpoint holds the state of the opt
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
-from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm.auto import tqdm
 
 from mechicl.organisms.regression_judging import judge
 from mechicl.organisms.regression_recipes import REGRESSOR_RECIPES, STRETCH, RegressorRecipe, find_regressor
 from mechicl.organisms.regression_transformer import RegressionTransformer
 from mechicl.organisms.regressors import config_of, new_regressor
+from mechicl.organisms.resumable import CARD, ResumableTraining, recipe_json, train_in_folder
 from mechicl.provenance import library_versions
 from mechicl.tasks.regression import Regressions
 
-CHECKPOINT, CARD, MODEL = "checkpoint.safetensors", "card.json", "model.safetensors"
+MODEL = "model.safetensors"
 
 
-class RegressorTraining:
-    """A model, its optimiser and the number of steps done; `step` does one, `save` and `resume` keep all of it."""
+class RegressorTraining(ResumableTraining):
+    """A regressor on fresh contexts of a recipe's task."""
 
     def __init__(self, recipe: RegressorRecipe) -> None:
         """First weights from the recipe's seed; torch's own random state is left as it was."""
-        self.recipe, self.done = recipe, 0
+        self.recipe = recipe
         self.model: Any = new_regressor(recipe)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98))
 
@@ -57,38 +54,7 @@ class RegressorTraining:
         else:
             found, true = self.model(*inputs), contexts.target
         loss = ((found - torch.as_tensor(true).to(found.dtype)) ** 2).mean() / 2
-        self.optimizer.param_groups[0]["lr"] = recipe.rate_at(self.done)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
-        self.optimizer.step()
-        self.done += 1
-        return float(loss.detach())
-
-    def save(self, path: Path) -> None:
-        """Weights, moments and step in one safetensors file, which is replaced at once or not at all."""
-        tensors = {}
-        for name, weight in self.model.named_parameters():
-            moments = self.optimizer.state[weight]
-            tensors[f"weight.{name}"] = weight.detach()
-            tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq") if key in moments}
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"done": str(self.done), "recipe": recipe_json(self.recipe)})
-        os.replace(partial, path)
-
-    @torch.no_grad()
-    def resume(self, path: Path) -> None:
-        """Go on from what `save` wrote; a ValueError where it is of another recipe."""
-        with safe_open(path, framework="pt") as file:
-            head = file.metadata()
-            if head.get("recipe") != recipe_json(self.recipe):
-                raise ValueError(f"{path} is of another recipe; remove it, or choose another folder")
-            self.done = int(head["done"])
-            for name, weight in self.model.named_parameters():
-                weight.copy_(file.get_tensor(f"weight.{name}"))
-                if self.done:
-                    moments = {key: file.get_tensor(f"{key}.{name}") for key in ("exp_avg", "exp_avg_sq")}
-                    self.optimizer.state[weight] = {"step": torch.tensor(float(self.done)), **moments}
+        return self.descend(loss, clip=recipe.clip)
 
 
 def train_regressor(
@@ -100,31 +66,21 @@ def train_regressor(
 
     Raises ValueError for a folder that holds a regressor or a checkpoint of another recipe.
     """
-    folder = Path(folder)
-    if checkpoint_every < 1:
-        raise ValueError(f"got checkpoint_every={checkpoint_every}; expected 1 or more steps")
-    if (folder / CARD).exists():
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        if card.get("recipe") != json.loads(recipe_json(recipe)):
-            raise ValueError(f"{folder} holds a regressor of another recipe; remove it, or choose another folder")
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    training = RegressorTraining(recipe)
-    if (folder / CHECKPOINT).exists():
-        training.resume(folder / CHECKPOINT)
-    with tqdm(total=recipe.steps, initial=training.done, desc=name, unit="step", disable=not progress) as bar:
-        while training.done < recipe.steps:
-            loss = training.step()
-            bar.update()
-            if training.done % checkpoint_every == 0:
-                bar.set_postfix(loss=f"{loss:.4f}")
-                training.save(folder / CHECKPOINT)
-    training.save(folder / CHECKPOINT)  # so that a stop while the card is made costs no training
+    return train_in_folder(
+        name,
+        recipe,
+        folder,
+        lambda: RegressorTraining(recipe),
+        lambda training, target: _finished(name, training, target),
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+    )
+
+
+def _finished(name: str, training: RegressorTraining, folder: Path) -> dict[str, Any]:
     save_file({key: value.contiguous() for key, value in training.model.state_dict().items()}, folder / MODEL)
     (folder / "config.json").write_text(json.dumps(config_of(training.model), indent=1) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(json.dumps(_card(name, training), indent=1) + "\n", encoding="utf-8")
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    return folder
+    return _card(name, training)
 
 
 def stretched(contexts: Regressions, n_contexts: int) -> Regressions:
@@ -132,11 +88,6 @@ def stretched(contexts: Regressions, n_contexts: int) -> Regressions:
     factor = np.where(np.arange(len(contexts)) < n_contexts, STRETCH, 1.0)
     x, query = contexts.x * factor[:, None, None], contexts.query * factor[:, None]
     return Regressions(x, contexts.y * factor[:, None], query, contexts.target * factor, contexts.weights)
-
-
-def recipe_json(recipe: RegressorRecipe) -> str:
-    """A recipe as JSON: what a checkpoint must share with the run that goes on from it."""
-    return json.dumps(asdict(recipe), sort_keys=True)
 
 
 def _card(name: str, training: RegressorTraining) -> dict[str, Any]:

@@ -11,33 +11,28 @@ function of the seed and the step, and the checkpoint holds the state of the opt
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from tqdm.auto import tqdm
 
 from mechicl.organisms.judging import closeness, one_prime
 from mechicl.organisms.recipes import RECIPES, Recipe, find_recipe
+from mechicl.organisms.resumable import CARD, ResumableTraining, recipe_json, train_in_folder
 from mechicl.provenance import library_versions
 from mechicl.tasks.mini_language import PAD, TOKEN, mini_tokenizer
 
-CHECKPOINT, CARD = "checkpoint.safetensors", "card.json"
 HELD_OUT = 10**9  # a step that no training reaches: the seed of documents to judge by
 
 
-class Training:
-    """A model, its optimiser and the number of steps done; `step` does one, `save` and `resume` keep all of it."""
+class Training(ResumableTraining):
+    """A Llama that reads the documents of a recipe's speaker."""
 
     def __init__(self, recipe: Recipe) -> None:
         """First weights from the recipe's seed; torch's own random state is left as it was."""
         from transformers import LlamaForCausalLM
 
-        self.recipe, self.done = recipe, 0
+        self.recipe = recipe
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.model: Any = LlamaForCausalLM(recipe.size.config(recipe.n_ctx)).train()
@@ -65,38 +60,7 @@ class Training:
         after_verbs = -(probs * at_verbs).sum()
         weight = recipe.structure_weight
         loss = ((losses * counts).sum() + weight * after_verbs) / (counts.sum() + weight * verb_at.numel())
-        self.optimizer.param_groups[0]["lr"] = recipe.rate_at(self.done)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.done += 1
-        return float(loss.detach())
-
-    def save(self, path: Path) -> None:
-        """Weights, moments and step in one safetensors file, which is replaced at once or not at all."""
-        tensors = {}
-        for name, weight in self.model.named_parameters():
-            moments = self.optimizer.state[weight]
-            tensors[f"weight.{name}"] = weight.detach()
-            tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq") if key in moments}
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"done": str(self.done), "recipe": recipe_json(self.recipe)})
-        os.replace(partial, path)
-
-    @torch.no_grad()
-    def resume(self, path: Path) -> None:
-        """Go on from what `save` wrote; a ValueError where it is of another recipe."""
-        with safe_open(path, framework="pt") as file:
-            head = file.metadata()
-            if head.get("recipe") != recipe_json(self.recipe):
-                raise ValueError(f"{path} is of another recipe; remove it, or choose another folder")
-            self.done = int(head["done"])
-            for name, weight in self.model.named_parameters():
-                weight.copy_(file.get_tensor(f"weight.{name}"))
-                if self.done:
-                    moments = {key: file.get_tensor(f"{key}.{name}") for key in ("exp_avg", "exp_avg_sq")}
-                    self.optimizer.state[weight] = {"step": torch.tensor(float(self.done)), **moments}
+        return self.descend(loss, clip=1.0)
 
 
 def train_organism(
@@ -108,35 +72,21 @@ def train_organism(
 
     Raises ValueError for a folder that holds an organism or a checkpoint of another recipe.
     """
-    folder = Path(folder)
-    if checkpoint_every < 1:
-        raise ValueError(f"got checkpoint_every={checkpoint_every}; expected 1 or more steps")
-    if (folder / CARD).exists():
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        if card.get("recipe") != json.loads(recipe_json(recipe)):
-            raise ValueError(f"{folder} holds an organism of another recipe; remove it, or choose another folder")
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    training = Training(recipe)
-    if (folder / CHECKPOINT).exists():
-        training.resume(folder / CHECKPOINT)
-    with tqdm(total=recipe.steps, initial=training.done, desc=name, unit="step", disable=not progress) as bar:
-        while training.done < recipe.steps:
-            loss = training.step()
-            bar.update()
-            if training.done % checkpoint_every == 0:
-                bar.set_postfix(loss=f"{loss:.4f}")
-                training.save(folder / CHECKPOINT)
+    return train_in_folder(
+        name,
+        recipe,
+        folder,
+        lambda: Training(recipe),
+        lambda training, target: _finished(name, training, target),
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+    )
+
+
+def _finished(name: str, training: Training, folder: Path) -> dict[str, Any]:
     training.model.eval().save_pretrained(folder)
     mini_tokenizer().save_pretrained(folder)
-    (folder / CARD).write_text(json.dumps(_card(name, training), indent=1) + "\n", encoding="utf-8")
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    return folder
-
-
-def recipe_json(recipe: Recipe) -> str:
-    """A recipe as JSON: what a checkpoint must share with the run that goes on from it."""
-    return json.dumps(asdict(recipe), sort_keys=True)
+    return _card(name, training)
 
 
 def _card(name: str, training: Training) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from mechicl.organisms import regression_judging
 from mechicl.organisms.gradient_constructions import descending_transformer
 from mechicl.organisms.regression_judging import by_demos, controlled, families, fitted, interval, judge
 from mechicl.organisms.regression_recipes import REGRESSOR_RECIPES, find_regressor
-from mechicl.organisms.regression_training import CHECKPOINT, RegressorTraining, train_regressor
+from mechicl.organisms.regression_training import RegressorTraining, train_regressor
 from mechicl.organisms.regressors import new_regressor, open_regressor
+from mechicl.organisms.resumable import CHECKPOINT
 from mechicl.predictors.spectral import decompose
 from mechicl.tasks.regression import RegressionTask
 

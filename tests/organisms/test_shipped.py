@@ -15,7 +15,8 @@ from mechicl.analyses.priming import PrimingResult, measure_priming
 from mechicl.organisms import ORGANISMS, load_organism, organism_card, organism_folder, train_organism
 from mechicl.organisms.judging import bernoulli_kl, closeness, one_prime
 from mechicl.organisms.recipes import RECIPES, Recipe, Size, find_recipe
-from mechicl.organisms.training import CHECKPOINT, Training
+from mechicl.organisms.resumable import CHECKPOINT
+from mechicl.organisms.training import Training
 from mechicl.tasks.mini_language import VERBS, mini_tokenizer
 from mechicl.tasks.speaker_pairs import speaker_corpus
 from mechicl.tasks.speakers import Speaker
