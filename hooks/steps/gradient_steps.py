@@ -149,10 +149,10 @@ def _check_finite(loss: Tensor, changes: dict[str, list[Change]], step: int, rat
     for found in changes.values():
         for change in found:
             moved = change.shift if isinstance(change, Vectors) else change.right
-            if not isinstance(change, Products):
-                finite &= torch.isfinite(moved).flatten(1).all(1)
-            else:
-                finite &= torch.isfinite(change.left).flatten(1).all(1)
+            moved = change.left if isinstance(change, Products) else moved
+            # A sum is finite only where all its terms are, and is found sooner; half precision would overflow.
+            total = moved.flatten(1).sum(1, dtype=torch.promote_types(moved.dtype, torch.float32))
+            finite &= torch.isfinite(total)
     if not finite.all():
         learner = int((~finite).nonzero()[0])
         raise DivergenceError(

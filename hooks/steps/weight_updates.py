@@ -154,10 +154,12 @@ def _through(given: Tensor, out: Tensor, own: Sequence[Change]) -> Tensor:
             raise ValueError("the change of a vector was given for a matrix")
         weights = flat @ change.right.mT  # [row, position, token]: how much each position attends to each token
         if isinstance(change, Products):
-            if len(change.left) == len(wide):
-                wide = torch.baddbmm(wide, weights, change.left)
-            else:
+            if len(change.left) != len(wide):
                 wide = wide + weights @ change.left
+            elif torch.is_grad_enabled():
+                wide = torch.baddbmm(wide, weights, change.left)
+            else:  # into the layer's own output: a copy of it would take a tenth of a pass
+                wide = wide.baddbmm_(weights, change.left)
         else:
             ids = change.ids[:, None].expand(len(wide), wide.shape[1], -1)
             wide = wide.scatter_add(2, ids, weights.expand(len(wide), -1, -1))
@@ -197,10 +199,11 @@ def _norm_replaced(site: Site, own: Sequence[Change], shifts: Sequence[Change], 
 
     def gained(normed: Tensor) -> Tensor:
         met[0] = True
-        out = normed * (weight + site.offset)
-        out = out if bias is None else out + bias
+        gain = weight + site.offset
         for change in own:
-            out = out + normed * _beside(change, out)
+            gain = gain + _beside(change, normed)
+        out = normed * gain
+        out = out if bias is None else out + bias
         for change in shifts:
             out = out + _beside(change, out)
         if tape is not None:
