@@ -26,6 +26,8 @@ from mechicl.analyses.priming import PrimingResult, check_design, summarised
 from mechicl.analyses.priming_texts import PrimingTexts
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.scoring import as_continuations, score
+from mechicl.hooks.steps.dense_steps import check_optimizer
+from mechicl.hooks.steps.gradient_steps import check_rate
 from mechicl.hooks.steps.sites import Choice
 from mechicl.hooks.steps.step_scoring import StepOptions, SteppedScores, score_after_steps
 from mechicl.hooks.wrapper import WrappedModel, wrap
@@ -98,8 +100,7 @@ def finetune_on_primes(
     """
     wrapped = wrap(model)
     check_design(corpus, level)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"got steps={steps!r}, expected at least 1, a whole number")
+    check_steps(learning_rate, steps, optimizer)
     if isinstance(fillers, str):
         raise ValueError(f"got the text {fillers!r} as fillers, expected a list of texts")
     options = StepOptions(
@@ -156,6 +157,14 @@ def finetune_on_primes(
         fillers=len(fillers),
         provenance=provenance,
     )
+
+
+def check_steps(learning_rate: float, steps: int, optimizer: str) -> None:
+    """Raises `ValueError` for steps that cannot be taken, whatever the model and the texts."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"got steps={steps!r}, expected at least 1, a whole number")
+    check_optimizer(optimizer)
+    check_rate(learning_rate)
 
 
 def _whole(wrapped: WrappedModel, texts: Sequence[str], prepend_bos: bool) -> list[Continuation]:

@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
+from mechicl.analyses.finetuning import FinetunedPriming, check_steps, finetune_on_primes
 from mechicl.analyses.gradient.error_growth import ErrorDrivenResult, error_driven
-from mechicl.analyses.gradient.first_order import first_order_rate
+from mechicl.analyses.gradient.first_order import check_plain, first_order_rate
 from mechicl.analyses.gradient.gradient_words import gradient_sentences
-from mechicl.analyses.gradient.item_match import ItemMatch, match_items
+from mechicl.analyses.gradient.item_match import ItemMatch, check_verbs, match_items
 from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
-from mechicl.analyses.priming import PrimingResult, measure_priming
+from mechicl.analyses.priming import PrimingResult, check_design, measure_priming
 from mechicl.analyses.priming_prompts import priming_items
 from mechicl.analyses.updates.dual_form import AttentionDual, attention_dual
 from mechicl.analyses.updates.mlp_update import MLPUpdates, measure_mlp_updates
@@ -108,6 +108,7 @@ def measure_implicit_gradient(
     Raises `ValueError` for what its parts refuse, before the long ones begin.
     """
     wrapped = wrap(model)
+    check_account(corpus, learning_rate=learning_rate, steps=steps, optimizer=optimizer, level=level)
     shared: dict[str, Any] = {"level": level, "seed": seed}
     running: dict[str, Any] = {"prepend_bos": prepend_bos, "memory_budget": memory_budget, "progress": progress}
     kept = None if store is None else Path(store)
@@ -148,6 +149,22 @@ def measure_implicit_gradient(
             options={"n_pairs": n_pairs, "n_prompts": len(prompts), "n_boot": n_boot, "level": level},
         ),
     )
+
+
+def check_account(
+    corpus: PrimingCorpus,
+    *,
+    learning_rate: float | None = None,
+    steps: int = 1,
+    optimizer: str = "sgd",
+    level: float = 0.95,
+) -> None:
+    """Raise what `measure_implicit_gradient` would refuse of a corpus and of steps: ask before hours of scoring."""
+    check_design(corpus, level)
+    check_verbs(int(corpus.to_frame()["prime_verb"].nunique()))
+    if learning_rate is None:
+        check_plain(optimizer)
+    check_steps(1.0 if learning_rate is None else learning_rate, steps, optimizer)
 
 
 def _prompts(

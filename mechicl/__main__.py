@@ -148,6 +148,10 @@ def _written(
 
         for effect in effects:  # a slip of the pen shows before anything is scored
             functional_of(effect, corpus.forms, neutral=True)
+    if steps is not None:
+        from mechicl.analyses.implicit_gradient import check_account
+
+        check_account(corpus, **{name: value for name, value in steps.items() if name != "parameters"})
     model, priming, ife = _measured(options, corpus, store=folder / "scores")
     corpus.save(folder / "corpus", overwrite=True)  # it replaces nothing but a corpus
     maps: list[Any] = []

@@ -433,13 +433,24 @@ def test_gradient_steps_are_taken_said_and_reported(speakers, tmp_path, capsys):
     [
         (["--optimizer", "adam"], "pass a learning rate"),
         (["--learning-rate", "-1"], "expected a number above 0"),
-        (["--learning-rate", "1e30"], "diverges with learning_rate=1e\\+30"),
         (["--steps", "0", "--learning-rate", "0.1"], "at least 1"),
     ],
 )
 def test_steps_that_cannot_be_taken_are_refused_in_a_line(speakers, tmp_path, arguments, words, capsys):
     model = str(organism_folder("delta-medium"))
-    line = mistake(
-        capsys, "gradient", "--model", model, "--corpus", speakers, "--out", str(tmp_path), "--quiet", *arguments
-    )
-    assert re.search(words, line)
+    asked = ["gradient", "--model", model, "--corpus", speakers, "--out", str(tmp_path), "--quiet"]
+    assert re.search(words, mistake(capsys, *asked, *arguments))
+    assert not (tmp_path / "scores").exists(), "said before anything is scored"
+
+
+def test_divergence_is_said_in_a_line(speakers, tmp_path, capsys):
+    asked = ["gradient", "--model", str(organism_folder("delta-medium")), "--corpus", speakers, "--out", str(tmp_path)]
+    line = mistake(capsys, *asked, "--quiet", "--learning-rate", "1e30")
+    assert "diverges with learning_rate=1e+30" in line and (tmp_path / "scores").is_dir()
+
+
+def test_too_few_verbs_for_the_account_are_refused_before_scoring(tmp_path, capsys):
+    speaker_corpus(targets_per_verb=1, verbs=["gave", "sold", "sent"]).save(tmp_path / "corpus")
+    asked = ["--model", str(organism_folder("delta-medium")), "--corpus", str(tmp_path / "corpus"), "--quiet"]
+    line = mistake(capsys, "report", "--gradient", *asked, "--out", str(tmp_path / "out"))
+    assert "at least 4 are needed" in line and not (tmp_path / "out" / "scores").exists()

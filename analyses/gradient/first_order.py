@@ -49,8 +49,7 @@ def first_order_rate(
     if len(grid) < 3 or list(grid) != sorted(grid):
         raise ValueError(f"got the grid {grid}, expected at least 3 rates in ascending order")
     options = options or StepOptions(learning_rate=grid[0])
-    if options.optimizer != "sgd":
-        raise ValueError(f"a rate is chosen for 'sgd' only, got {options.optimizer!r}; pass a learning rate")
+    check_plain(options.optimizer)
     primes = list(dict.fromkeys(asked.prime for asked in PrimingTexts(corpus).asked if asked.prime is not None))
     drawn = np.random.default_rng(seed).choice(len(primes), min(n_texts, len(primes)), replace=False)
     texts = as_continuations(wrapped, "", [primes[i] for i in drawn], prepend_bos)
@@ -70,6 +69,12 @@ def first_order_rate(
     if not promised > 0 or not good.iloc[0]:
         raise ValueError(f"even steps of rate {grid[0]:g} do less than their gradient says; begin the grid lower")
     return float(table["learning_rate"][good].iloc[-1]), table
+
+
+def check_plain(optimizer: str) -> None:
+    """Raises `ValueError` for an optimiser whose step does not follow the gradient's length."""
+    if optimizer != "sgd":
+        raise ValueError(f"a rate is chosen for 'sgd' only, got {optimizer!r}; pass a learning rate")
 
 
 def _decrease(wrapped: Any, texts: Sequence[Any], options: StepOptions) -> float:

@@ -94,9 +94,8 @@ def match_items(
         raise ValueError(
             f"got baseline={baseline!r}; expected 'unprimed', or 'neutral' where all items have such primes"
         )
-    n_verbs = shared["prime_verb"].nunique()
-    if n_verbs < 4:
-        raise ValueError(f"{n_verbs} verbs prime; at least 4 are needed to tell agreement from that of any other verb")
+    n_verbs = int(shared["prime_verb"].nunique())
+    check_verbs(n_verbs)
     met = pd.crosstab(shared["prime_verb"], shared["target"]).to_numpy()
     if connected_components(met @ met.T, directed=False, return_labels=False) > 1:
         raise ValueError(
@@ -127,6 +126,12 @@ def match_items(
         level=level,
         provenance=gradient.provenance,
     )
+
+
+def check_verbs(n_verbs: int) -> None:
+    """Raises `ValueError` where no permutation of the prime verbs can be unlikely."""
+    if n_verbs < 4:
+        raise ValueError(f"{n_verbs} verbs prime; at least 4 are needed to tell agreement from that of any other verb")
 
 
 def _shared_items(context: PrimingResult, gradient: FinetunedPriming) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mechicl.hooks.context_masks import Demos, demo_masks, query_positions
 from mechicl.hooks.text_ends import heads_after
@@ -58,10 +58,19 @@ class LinearUpdate:
         left, right = (np.linalg.qr(np.swapaxes(x, -1, -2), mode="r") for x in (self.values, self.keys))
         return np.linalg.svd(left @ np.swapaxes(right, -1, -2), compute_uv=False)
 
-    def rank(self, tolerance: float = 1e-10) -> np.ndarray:
+    def singular_vectors(self) -> tuple[Float[np.ndarray, "*batch d_out rank"], Float[np.ndarray, "*batch d_in rank"]]:
+        """Directions that dW writes (left) and reads (right), a column for each of `singular_values`, in their order.
+
+        dW = left diag(singular values) right^T. A pair's common sign is arbitrary, and so are vectors of value 0.
+        """
+        (q_v, r_v), (q_k, r_k) = (np.linalg.qr(np.swapaxes(x, -1, -2)) for x in (self.values, self.keys))
+        left, _, right = np.linalg.svd(r_v @ np.swapaxes(r_k, -1, -2), full_matrices=False)
+        return q_v @ left, q_k @ np.swapaxes(right, -1, -2)
+
+    def rank(self, tolerance: float = 1e-10) -> Int[np.ndarray, "*batch"]:
         """How many singular values are above `tolerance` times the largest."""
         found = self.singular_values()
-        return (found > tolerance * found[..., :1]).sum(-1)
+        return np.asarray((found > tolerance * found[..., :1]).sum(-1))
 
 
 def effective_rank(singular_values: Float[np.ndarray, "*batch rank"]) -> Float[np.ndarray, "*batch"]:

@@ -22,6 +22,12 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.o
 Penalty = Callable[[WrappedModel], Tensor]  # added to the loss of every step
 
 
+def check_optimizer(optimizer: str) -> None:
+    """Raises `ValueError` for an optimiser that is not known here."""
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"got optimizer={optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+
+
 class DenseSteps:
     """A model whose weights can be moved for one learner after another; use as a context.
 
@@ -65,8 +71,7 @@ class DenseSteps:
 
         Raises `ValueError` for an unknown optimiser, for what `check_learners` refuses, and where a loss is not finite.
         """
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"got optimizer={optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+        check_optimizer(optimizer)
         check_learners(self.wrapped, [learner], learning_rate)
         chosen = {id(parameter) for parameter in self.parameters}
         for parameter, *_ in self.flags:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechicl.hooks.prefix_tree import Continuation
@@ -53,12 +53,17 @@ def low_rank_steps(
     return found
 
 
+def check_rate(learning_rate: float) -> None:
+    """Raises `ValueError` for a rate that is no positive number."""
+    if not learning_rate > 0 or learning_rate == float("inf"):
+        raise ValueError(f"got learning_rate={learning_rate}, expected a number above 0, such as 1e-3")
+
+
 def check_learners(wrapped: WrappedModel, learners: Sequence[Learner], learning_rate: float) -> None:
     """Raises `ValueError` for what no step can be taken on."""
     if not learners:
         raise ValueError("there are no learners; pass at least one sequence of texts")
-    if not learning_rate > 0 or learning_rate == float("inf"):
-        raise ValueError(f"got learning_rate={learning_rate}, expected a number above 0, such as 1e-3")
+    check_rate(learning_rate)
     lengths = sorted({len(learner) for learner in learners})
     if len(lengths) > 1 or lengths[0] == 0:
         raise ValueError(
@@ -100,7 +105,11 @@ def scored_positions(texts: Sequence[Continuation], device: torch.device) -> tup
     return found[0], found[1], found[2], found[3].bool()
 
 
-def mean_loss(logits: Tensor, ids: Tensor, real: Tensor) -> Float[Tensor, " learner"]:
+def mean_loss(
+    logits: Float[Tensor, "learner scored d_vocab"],
+    ids: Int[Tensor, "learner scored"],
+    real: Bool[Tensor, "learner scored"],
+) -> Float[Tensor, " learner"]:
     """Minus the mean log-probability of a text's scored tokens, in nats; float32 at least."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)

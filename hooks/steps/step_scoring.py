@@ -22,7 +22,7 @@ from mechicl.hooks.log_probs import by_padding, check_causality_and_trees
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.score_store import ScoreStore, request_key
 from mechicl.hooks.scoring import stored_facts
-from mechicl.hooks.steps.dense_steps import OPTIMIZERS, DenseSteps, filler_penalty
+from mechicl.hooks.steps.dense_steps import DenseSteps, check_optimizer, filler_penalty
 from mechicl.hooks.steps.filler_step import shared_step
 from mechicl.hooks.steps.gradient_steps import DivergenceError, Learner, check_learners, low_rank_steps
 from mechicl.hooks.steps.sites import Choice, weight_sites
@@ -123,8 +123,7 @@ def score_after_steps(
 def _check(
     wrapped: WrappedModel, learners: Sequence[Learner], targets: Sequence[Sequence[Continuation]], options: StepOptions
 ) -> None:
-    if options.optimizer not in OPTIMIZERS:
-        raise ValueError(f"got optimizer={options.optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+    check_optimizer(options.optimizer)
     if len(targets) != len(learners):
         raise ValueError(f"got {len(learners)} learners and targets for {len(targets)}; give each learner its targets")
     check_learners(wrapped, learners, options.learning_rate)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
@@ -35,7 +36,7 @@ class ResumableTraining(ABC):
     def step(self) -> float:
         """One step on fresh data; returns its loss."""
 
-    def descend(self, loss: torch.Tensor, *, clip: float) -> float:
+    def descend(self, loss: Float[torch.Tensor, ""], *, clip: float) -> float:
         """The step on a loss: the recipe's rate for it, gradients clipped to a norm."""
         self.optimizer.param_groups[0]["lr"] = self.recipe.rate_at(self.done)
         self.optimizer.zero_grad(set_to_none=True)

@@ -123,6 +123,10 @@ def test_linear_attention_is_its_weight_update() -> None:
         np.testing.assert_allclose(update.matrix()[b], whole, rtol=0, atol=1e-12)
         np.testing.assert_allclose(update.norm()[b], np.linalg.norm(whole), rtol=0, atol=1e-12)
         np.testing.assert_allclose(update.singular_values()[b], np.linalg.svd(whole)[1], rtol=0, atol=1e-12)
+        left, right = (vectors[b] for vectors in update.singular_vectors())
+        np.testing.assert_allclose((left * update.singular_values()[b]) @ right.T, whole, rtol=0, atol=1e-12)
+        for vectors in (left, right):
+            np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), rtol=0, atol=1e-12)
     assert update.rank().tolist() == [3] * 4
     alike = LinearUpdate(np.repeat(v[:, :1], 5, axis=1), k)
     assert alike.rank().tolist() == [1] * 4  # values in one direction

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import mechicl
 from mechicl.analyses.updates.mlp_update import MLPUpdates, measure_mlp_updates
 from mechicl.analyses.updates.update_items import CAVEAT, other_of
 from mechicl.hooks.mlps.mlp_trials import find_mlps
 from mechicl.hooks.mlps.mlp_weights import context_in_weights
 from mechicl.hooks.wrapper import wrap
+from mechicl.models import model_status
 from mechicl.organisms.planted import planted_ife
 from mechicl.organisms.planted_language import planted_corpus
 from mechicl.untrained import shuffled_weights
@@ -161,6 +163,19 @@ def test_refuses_a_model_without_mlps():
 def test_a_context_that_fills_most_items_still_gets_other_controls():
     contexts = [(1,), (1,), (1,), (2,)]
     assert all(contexts[i] != contexts[j] for i, j in enumerate(other_of(contexts, 0)))
+
+
+@pytest.mark.weights
+def test_gemma_with_its_context_in_its_weights():
+    """Norms behind the blocks: their gains are updated too."""
+    if not next(row for row in model_status() if row.name == "gemma3-270m").ready:
+        pytest.skip("the weights package of gemma3-270m is absent")
+    gemma = mechicl.load("gemma3-270m", device="cpu")
+    texts = ["The capital of France is Paris.", " red -> rouge\n"], [" The capital of Italy is", " blue ->"]
+    found = measure_mlp_updates(gemma, *texts, **QUICK)
+    assert found.verified and found.checks["layer_error"].max() < 1e-4
+    assert found.checks["times_larger"].min() > 1e3
+    assert "gain" in set(found.updates["matrix"])
 
 
 @pytest.mark.weights
