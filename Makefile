@@ -9,6 +9,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 ORGANISM_ARGS ?=
 REGRESSOR_ARGS ?=
+CLASSIFIER_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,8 +27,8 @@ NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard examples/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo heads gradient test lint types test-tl3 wheel-check notebooks bench bench-patching bench-gradient \
-	calibration organisms regressors clean
+.PHONY: help setup demo heads gradient kernel test lint types test-tl3 wheel-check notebooks bench bench-patching \
+	bench-gradient bench-kernel calibration organisms regressors classifiers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ heads: $(READY) ## which heads of SmolLM2 carry priming? takes long, and goes on
 
 gradient: $(READY) ## does priming in SmolLM2 go like a gradient step? takes long, and goes on where it was interrupted
 	$(BIN)/mechicl gradient --model smollm2 --out report/smollm2-gradient --overwrite
+
+kernel: $(READY) ## does SmolLM2 answer by kernel regression over its demonstrations? goes on where it was interrupted
+	$(BIN)/mechicl kernel --model smollm2 --out report/smollm2-kernel --overwrite
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -82,6 +86,9 @@ bench-patching: $(BENCH_READY) ## how fast is patching, beside TransformerLens a
 bench-gradient: $(READY) ## how fast are gradient steps, beside a copy of the model for each?
 	$(BIN)/python tests/benchmarks/gradient_steps.py $(BENCH_ARGS)
 
+bench-kernel: $(READY) ## how fast are regressions onto kernels, beside scikit-learn in a loop?
+	$(BIN)/python tests/benchmarks/kernel_fit.py $(BENCH_ARGS)
+
 calibration: $(READY) ## false heads, power and coverage of the localisation on planted models; writes its table
 	$(BIN)/python tests/benchmarks/calibration.py $(BENCH_ARGS)
 
@@ -90,6 +97,9 @@ organisms: $(READY) ## train the models that come along anew, into organisms/ (l
 
 regressors: $(READY) ## train the models of in-context regression anew, into regressors/ (long; resumes)
 	$(BIN)/python -m mechicl.organisms.regression_training $(REGRESSOR_ARGS)
+
+classifiers: $(READY) ## train the models of in-context classification anew, into classifiers/ (resumes)
+	$(BIN)/python -m mechicl.organisms.classification_training $(CLASSIFIER_ARGS)
 
 clean: ## remove environments, caches and build products; reports stay
 	rm -rf $(VENV) $(VENV_TL3) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -2,9 +2,9 @@
 
 `measure_priming` scores a priming corpus with a model, `inverse_frequency_effect` tests the error-driven account over
 its verbs, `localize_heads` finds the attention heads behind either, `measure_implicit_gradient` asks whether learning
-in context goes like a gradient step (`finetune_on_primes` takes that step), `compare` puts models side by side,
-`write_report` makes a page of it. Imported at first use: a table of published scores is analysed without loading
-torch's models.
+in context goes like a gradient step (`finetune_on_primes` takes that step), `measure_kernel_account` whether few-shot
+answers are kernel regression over the demonstrations, `compare` puts models side by side, `write_report` makes a page
+of it. Imported at first use: a table of published scores is analysed without loading torch's models.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mechicl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mechicl.analyses.causality.replaced_attention import kernel_causality
     from mechicl.analyses.comparison import ComparisonResult, compare
     from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
     from mechicl.analyses.functionals import Functional
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from mechicl.analyses.heads.map import HeadMap
     from mechicl.analyses.implicit_gradient import ImplicitGradient, measure_implicit_gradient
     from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
+    from mechicl.analyses.kernel_account import KernelAccount, measure_kernel_account
+    from mechicl.analyses.kernel_regression import KernelRegression, measure_kernel_regression
+    from mechicl.analyses.phenomena.experiments import kernel_phenomena
     from mechicl.analyses.priming import PrimingResult, measure_priming
     from mechicl.analyses.report import write_report
     from mechicl.analyses.resemblance.gradient_comparison import GradientComparison, compare_to_gradient
@@ -37,6 +41,8 @@ _HOME = {
     "HeadMap": "heads.map",
     "IFEResult": "inverse_frequency",
     "ImplicitGradient": "implicit_gradient",
+    "KernelAccount": "kernel_account",
+    "KernelRegression": "kernel_regression",
     "PrimingResult": "priming",
     "attention_dual": "updates.dual_form",
     "compare": "comparison",
@@ -44,9 +50,13 @@ _HOME = {
     "error_driven": "gradient.error_growth",
     "finetune_on_primes": "finetuning",
     "inverse_frequency_effect": "inverse_frequency",
+    "kernel_causality": "causality.replaced_attention",
+    "kernel_phenomena": "phenomena.experiments",
     "localize_heads": "head_localization",
     "match_items": "gradient.item_match",
     "measure_implicit_gradient": "implicit_gradient",
+    "measure_kernel_account": "kernel_account",
+    "measure_kernel_regression": "kernel_regression",
     "measure_mlp_updates": "updates.mlp_update",
     "measure_priming": "priming",
     "write_report": "report",

@@ -6,35 +6,34 @@ it lie the frames as CSV, the pictures as PNG and the results as they were saved
 
 from __future__ import annotations
 
-import base64
-import re
-import shutil
-import tempfile
-from collections.abc import Sequence
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from mechicl.analyses import report_content as content
 from mechicl.analyses.heads.map import HeadMap
 from mechicl.analyses.heads.report import head_sections
-from mechicl.analyses.report_files import files_beside, frames_of, python_lines, write_frames
+from mechicl.analyses.report_files import files_beside, frames_of, python_lines
+from mechicl.analyses.report_folder import (
+    DOTS_PER_INCH,
+    check_report_folder,
+    draw_all,
+    number_tables,
+    page_template,
+    section_drawings,
+    write_folder,
+)
 from mechicl.analyses.report_method import head_method, method
 from mechicl.analyses.report_section import Drawing, Section
-from mechicl.circuits_page import CircuitsFigure, _fragment
-from mechicl.views import STYLE, plot_forest, plot_ife_scatter, plot_verb_effects
+from mechicl.views import plot_forest, plot_ife_scatter, plot_verb_effects
+from mechicl.views.circuits_page import CircuitsFigure, _fragment
 from mechicl.wording import percent
 
-MARKER = '<meta name="generator" content="mechicl">'
-FOLDERS = ("frames", "pictures", "results")
+__all__ = ["check_report_folder", "write_report"]
 BESIDE = (("corpus/", "the corpus, for mechicl.tasks.corpus.load_corpus"), ("scores/", "finished scores, to be reused"))
-DOTS_PER_INCH = 200
 
 
 def write_report(
@@ -63,24 +62,18 @@ def write_report(
     """
     target = Path(folder)
     check_report_folder(target, overwrite=overwrite)
-    target.mkdir(parents=True, exist_ok=True)
     sections = [*head_sections(heads, paths), *more]
-    with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as staging:
-        new = Path(staging)
-        pictures = _pictures(priming, ife, comparison, sections)
-        (new / "pictures").mkdir()
-        for picture in pictures:
-            (new / "pictures" / f"{picture['name']}.png").write_bytes(picture["bytes"])
-        frames = frames_of(priming, ife, comparison, sections)
-        write_frames(new / "frames", frames)
-        results = {"priming": priming, "inverse_frequency": ife, "comparison": comparison}
-        for section in sections:
-            results |= section.results
-        for name, result in results.items():
-            if result is not None:
-                result.save(new / "results" / name)
-        kept = [words for words in BESIDE if (target / words[0]).is_dir()]
-        page = _render(
+    frames = frames_of(priming, ife, comparison, sections)
+    results = {"priming": priming, "inverse_frequency": ife, "comparison": comparison}
+    for section in sections:
+        results |= section.results
+    kept = [words for words in BESIDE if (target / words[0]).is_dir()]
+    return write_folder(
+        target,
+        pictures=lambda: _pictures(priming, ife, comparison, sections),
+        frames=frames,
+        results=results,
+        page=lambda pictures: _render(
             priming,
             ife,
             comparison,
@@ -92,53 +85,29 @@ def write_report(
             python=python_lines(ife, comparison, sections),
             provenance=content.provenance_rows(priming, ife, [row for s in sections for row in s.provenance]),
             **head_method(heads),
-        )
-        (new / "index.html").write_text(page, encoding="utf-8")
-        for name in FOLDERS:
-            if (target / name).exists():
-                shutil.rmtree(target / name)
-            (new / name).rename(target / name)
-        (new / "index.html").replace(target / "index.html")  # last: a folder with it is complete
-    return target / "index.html"
-
-
-def check_report_folder(folder: str | Path, *, overwrite: bool = False) -> None:
-    """Raise ValueError where :func:`write_report` would refuse ``folder``: ask before hours of scoring, not after."""
-    target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"Got {target}, which is a file; expected a folder to write a report into.")
-    taken = [name for name in ("index.html", *FOLDERS) if (target / name).exists()]
-    index = target / "index.html"
-    ours = index.is_file() and MARKER in index.read_text(encoding="utf-8", errors="replace")
-    if taken and not ours:
-        raise ValueError(f"Got {target}, which holds {', '.join(taken)} of something else; choose another folder.")
-    if taken and not overwrite:
-        raise ValueError(f"Got {target}, which already holds a report; choose another folder, or overwrite it.")
+        ),
+    )
 
 
 def _render(
     priming: Any,
     ife: Any,
     comparison: Any,
-    pictures: list[dict[str, Any]],
+    pictures: Sequence[Mapping[str, Any]],
     *,
     sections: Sequence[Section],
     attention: Sequence[CircuitsFigure],
     **words: Any,
 ) -> str:
-    templates = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["tied"] = _tied
     first, second = priming.forms
     scales = [scale for scale in ("probability", "logit") if content.has_scale(ife, scale)]
     tables = [content.effects_table(priming), *(content.estimates_table(ife, scale) for scale in scales)]
     tables.append(content.verbs_table(priming, ife))
     if comparison is not None:
         tables.append(content.comparison_table(comparison, ife.forms))
-    for number, table in enumerate([*tables, *(table for section in sections for table in section.tables)], start=1):
-        table |= {"number": number, "words": table.get("words", False)}
+    number_tables([*tables, *(table for section in sections for table in section.tables)])
     model = priming.provenance.model or "a model without a name"
-    return environment.get_template("report.html.j2").render(
+    return page_template("report.html.j2").render(
         title=f"Structural priming and the inverse frequency effect in {model}",
         subtitle=f"Corpus “{priming.corpus}”, {len(priming.items):,} pairs of prime and target. {_moment(ife)}",
         priming=content.priming_answer(priming),
@@ -147,6 +116,7 @@ def _render(
         pictures=pictures,
         tables=tables,
         sections=sections,
+        by_two=len(sections) > 1,
         # a fragment of the page's own making, in which every word is escaped; one copy of the script, whatever it shows
         attention=Markup(_fragment(list(attention), name="attention")) if attention else None,
         warnings=list(getattr(comparison, "warnings", None) or []),
@@ -159,21 +129,14 @@ def _render(
     )
 
 
-def _tied(text: str) -> str:
-    """No line break inside "p = .034" or an interval."""
-    text = re.sub(r"\bp ([=<>]) (?=\.)", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
-    return re.sub(r"\[([^\]]{1,20}), ", "[\\1,\N{NO-BREAK SPACE}", text)
-
-
 def _moment(ife: Any) -> str:
     return f"{ife.provenance.created[:16].replace('T', ' ')} UTC."
 
 
 def _pictures(priming: Any, ife: Any, comparison: Any, sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """All pictures in the page's order, drawn; `section` says which one of those on heads a picture belongs to."""
-    drawings = [("", drawing) for drawing in _drawings(priming, ife, comparison)]
-    drawings += [(section.slug, drawing) for section in sections for drawing in section.drawings]
-    return [_picture(drawing) | {"section": slug, "number": n} for n, (slug, drawing) in enumerate(drawings, start=1)]
+    """All pictures in the page's order, drawn; those of the priming experiment belong to no section."""
+    own = [("", drawing) for drawing in _drawings(priming, ife, comparison)]
+    return draw_all([*own, *section_drawings(sections)], DOTS_PER_INCH)
 
 
 def _drawings(priming: Any, ife: Any, comparison: Any) -> list[Drawing]:
@@ -204,24 +167,3 @@ def _drawings(priming: Any, ife: Any, comparison: Any) -> list[Drawing]:
         size = (6.4, 1.5 + 0.8 * n_models)
         drawings.append(Drawing("models", forest, size, lambda ax: plot_forest(comparison, ax=ax)))
     return drawings
-
-
-def _picture(drawing: Drawing) -> dict[str, Any]:
-    # A Figure of its own, unknown to pyplot: a report leaves no open figure behind.
-    stream = BytesIO()
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=drawing.size, dpi=DOTS_PER_INCH, layout="constrained")
-        drawing.draw(figure.add_subplot())
-        figure.savefig(stream, format="png", metadata={"Software": None})
-    raw = stream.getvalue()
-    width, height = (round(96 * inches) for inches in drawing.size)
-    return {
-        "name": drawing.name,
-        "bytes": raw,
-        "data": base64.b64encode(raw).decode("ascii"),
-        "caption": drawing.caption,
-        "alt": drawing.caption,
-        "half": drawing.half,
-        "width": width,
-        "height": height,
-    }

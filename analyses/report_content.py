@@ -158,23 +158,28 @@ def provenance_rows(priming: Any, ife: Any, more: Sequence[tuple[str, str]] = ()
     after = {
         name: value for name, value in (q.seeds | q.options).items() if name not in before or before[name] != value
     }
-    parameters = "unknown" if p.n_params is None else f"{p.n_params:,}"
-    rows = [
-        ("Model", _known(p.model)),
-        ("Family", _known(p.family)),
-        ("Parameters", parameters),
-        ("Weights (SHA-256)", _known(p.weights_sha256)),
-        ("Wrapper", _known(p.wrapper)),
-        ("Weights folded or centred", _yes_no(p.processed)),
-        ("BOS token before the text", _yes_no(p.prepend_bos)),
-        ("Device, precision", f"{_known(p.device)}, {_known(p.dtype)}"),
+    return [
+        *model_rows(p),
         ("Scored at", _known(p.created)),
         ("Scoring", option_words(before)),
         ("Slopes", option_words(after)),
         *more,
         ("Versions", option_words(p.versions, joint=" ")),
     ]
-    return rows
+
+
+def model_rows(p: Any) -> list[tuple[str, str]]:
+    """What a result's provenance says of its model; what is unknown is said to be."""
+    return [
+        ("Model", _known(p.model)),
+        ("Family", _known(p.family)),
+        ("Parameters", "unknown" if p.n_params is None else f"{p.n_params:,}"),
+        ("Weights (SHA-256)", _known(p.weights_sha256)),
+        ("Wrapper", _known(p.wrapper)),
+        ("Weights folded or centred", _yes_no(p.processed)),
+        ("BOS token before the text", _yes_no(p.prepend_bos)),
+        ("Device, precision", f"{_known(p.device)}, {_known(p.dtype)}"),
+    ]
 
 
 def estimand(table: pd.DataFrame, name: str, scale: str) -> pd.Series:

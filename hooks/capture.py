@@ -7,7 +7,7 @@ number of roles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mechicl.hooks.length_batches import batches_of_length
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.tasks.prompts import Prompt
 
@@ -92,7 +93,7 @@ def capture_roles(
     parts: dict[int, dict[str, Tensor]] = {}
     bar = tqdm(total=len(prompts), desc="capture", unit="prompt", disable=not progress)
     with wrapped.evaluating(), bar:
-        for numbers in _batches(wrapped, prompts, memory_budget):
+        for numbers in batches_of_length(wrapped, [len(prompt) for prompt in prompts], memory_budget):
             batch = [prompts[i] for i in numbers]
             keep = _Keeper(batch, chosen, full_width, reduce, query_reduce, key_reduce)
             keep.run(wrapped, streams, kept_layers, patterns)
@@ -214,14 +215,3 @@ def _check(wrapped: WrappedModel, prompts: Sequence[Prompt], reductions: Sequenc
                 f"prompt {number} has {len(prompt.tokens)} tokens, but the model's context window holds "
                 f"{wrapped.n_ctx}; shorten it"
             )
-
-
-def _batches(wrapped: WrappedModel, prompts: Sequence[Prompt], budget: int) -> Iterator[list[int]]:
-    """Numbers of prompts of similar length, as many at once as the budget allows."""
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].tokens))
-    start = 0
-    while start < len(order):
-        width = len(prompts[order[start]].tokens)
-        size = max(1, budget // wrapped.bytes_of_row(width))
-        yield order[start : start + size]
-        start += size

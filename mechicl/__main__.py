@@ -1,4 +1,4 @@
-"""The command line: `mechicl report`, `heads`, `gradient`, `ife` and `models`. A thin door, no science in it.
+"""The command line: `mechicl report`, `heads`, `gradient`, `kernel`, `ife` and `models`. A thin door, no science in it.
 
 Results go to stdout, bars and messages to stderr. Exit codes: 0 done, 2 a mistake in what was asked (one line says
 which; set MECHICL_DEBUG=1 to see where), 130 interrupted. Heavy libraries are imported by the commands that need them,
@@ -8,34 +8,21 @@ so that `--help` and `models` answer at once.
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from mechicl.command_options import (
-    PATCHED,
-    PATHS,
-    UPDATED,
-    Gradient,
-    Heads,
-    Ife,
-    Models,
-    Report,
-    Reporting,
-    read_corpus,
-    read_table,
-)
+from mechicl.commands.messages import each_once, report_folder, say, what_is_kept
+from mechicl.commands.options import PATCHED, Gradient, Heads, Ife, Kernel, Models, Report, read_corpus, read_table
 
 Command = (
     Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Heads, tyro.conf.subcommand("heads")]
     | Annotated[Gradient, tyro.conf.subcommand("gradient")]
+    | Annotated[Kernel, tyro.conf.subcommand("kernel")]
     | Annotated[Ife, tyro.conf.subcommand("ife")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
@@ -65,29 +52,33 @@ def main(argv: list[str] | None = None) -> int:
         Report: _report,
         Heads: _heads,
         Gradient: _gradient,
+        Kernel: _kernel,
         Ife: _ife,
         Models: _models,
     }
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = _each_once()
+        warnings.showwarning = each_once()
         try:
             runs[type(command)](command, arguments)
         except KeyboardInterrupt:
-            _say(f"stopped. {_what_is_kept(command)}")
+            say(f"stopped. {what_is_kept(command)}")
             return 130
         except (ValueError, OSError) as error:
             if os.environ.get("MECHICL_DEBUG"):
                 raise
-            _say(f"error: {error}")
+            say(f"error: {error}")
             return 2
     return 0
 
 
 def _report(options: Report, arguments: Sequence[str]) -> None:
+    from mechicl.analyses.report_command import written
+
     effects = ("priming", "ife") if options.heads else ()
     steps: dict[str, Any] | None = {} if options.gradient else None
-    page, priming, ife, maps, found = _written(options, arguments, effects, PATCHED[options.size], steps)
+    kernel = _kernel_asked(options)
+    page, priming, ife, maps, *accounts = written(options, arguments, effects, PATCHED[options.size], steps, kernel)
     from mechicl.analyses.report_content import ife_answer, priming_answer
 
     for question, answer in (
@@ -97,19 +88,40 @@ def _report(options: Report, arguments: Sequence[str]) -> None:
         print(" ".join((f"{question}: {answer['verdict']}. {answer['sentence']}", answer.get("notes", ""))).rstrip())
     for head_map in maps:
         print(head_map.verdict)
-    if found is not None:
-        print(found.verdict)
+    for found in accounts:
+        if found is not None:
+            print(found.verdict)
     print(f"Report: {page.resolve()}")
 
 
 def _gradient(options: Gradient, arguments: Sequence[str]) -> None:
+    from mechicl.analyses.report_command import written
+
     names = ("learning_rate", "steps", "optimizer", "parameters")
-    page, *_, found = _written(options, arguments, (), {}, {name: getattr(options, name) for name in names})
-    from mechicl.gradient_printing import gradient_as_json, gradient_as_text
+    page, *_, found, _ = written(options, arguments, (), {}, {name: getattr(options, name) for name in names})
+    from mechicl.commands.gradient import gradient_as_json, gradient_as_text
 
     print(gradient_as_json(found, page.resolve()) if options.json else gradient_as_text(found))
     if not options.json:
         print(f"Report: {page.resolve()}")
+
+
+def _kernel(options: Kernel, arguments: Sequence[str]) -> None:
+    from mechicl.analyses.kernels.command import run_kernel
+
+    run_kernel(options, arguments, report_folder(options), say)
+
+
+def _kernel_asked(options: Report) -> dict[str, Any] | None:
+    """What the kernel account of a report is asked; None where none is."""
+    if not options.kernel:
+        if options.task is not None:
+            raise ValueError("--task names the few-shot task of --kernel; give both")
+        return None
+    from mechicl.analyses.kernels.command import account_options
+    from mechicl.tasks.fewshot_sources import load_task
+
+    return account_options(load_task(options.task or "sentiment"), options, say)
 
 
 def _heads(options: Heads, arguments: Sequence[str]) -> None:
@@ -119,8 +131,10 @@ def _heads(options: Heads, arguments: Sequence[str]) -> None:
     asked |= PATCHED[options.size] | {"n_candidates": options.candidates}
     if options.items is not None:
         asked["n_items"] = options.items
-    page, _, _, maps, _ = _written(options, arguments, options.effect, asked)
-    from mechicl.head_printing import heads_as_json, heads_as_text
+    from mechicl.analyses.report_command import written
+
+    page, _, _, maps, *_ = written(options, arguments, options.effect, asked)
+    from mechicl.commands.heads import heads_as_json, heads_as_text
 
     if options.json:
         print(heads_as_json(maps, page.resolve()))
@@ -130,75 +144,17 @@ def _heads(options: Heads, arguments: Sequence[str]) -> None:
     print(f"Report: {page.resolve()}")
 
 
-def _written(
-    options: Reporting,
-    arguments: Sequence[str],
-    effects: Sequence[str],
-    asked: dict[str, Any],
-    steps: dict[str, Any] | None = None,
-) -> tuple[Path, Any, Any, list[Any], Any]:
-    """Measure, localise each effect, step if told how, write the report; its path and all results."""
-    from mechicl.analyses.report import check_report_folder, write_report
-
-    folder = _folder(options)
-    check_report_folder(folder, overwrite=options.overwrite)
-    corpus = read_corpus(options)
-    if effects:
-        from mechicl.analyses.functionals import functional_of
-
-        for effect in effects:  # a slip of the pen shows before anything is scored
-            functional_of(effect, corpus.forms, neutral=True)
-    if steps is not None:
-        from mechicl.analyses.implicit_gradient import check_account
-
-        check_account(corpus, **{name: value for name, value in steps.items() if name != "parameters"})
-    model, priming, ife = _measured(options, corpus, store=folder / "scores")
-    corpus.save(folder / "corpus", overwrite=True)  # it replaces nothing but a corpus
-    maps: list[Any] = []
-    paths: list[Any] = []
-    figures: list[Any] = []
-    if effects:
-        from mechicl.analyses.head_localization import localize_heads
-        from mechicl.analyses.heads.paths import paths_between_heads
-        from mechicl.analyses.heads.viewer import example_attention
-
-        shared = {"primed": priming, "store": folder, "progress": not options.quiet, "seed": options.seed}
-        maps = [localize_heads(model, corpus, effect, **asked, **shared) for effect in effects]
-        how: dict[str, Any] = {"n_items": PATHS[options.size], "seed": options.seed, "progress": not options.quiet}
-        paths = [paths_between_heads(model, head_map, corpus, **how) for head_map in maps]
-        figures = example_attention(model, maps, corpus)
-    found, more = None, []
-    if steps is not None:
-        from mechicl.analyses.gradient.report import gradient_section
-        from mechicl.analyses.implicit_gradient import measure_implicit_gradient
-
-        steps |= UPDATED[options.size] | {"store": folder, "progress": not options.quiet, "seed": options.seed}
-        found = measure_implicit_gradient(model, corpus, primed=priming, **steps)
-        more = [gradient_section(found)]
-    page = write_report(
-        folder,
-        priming=priming,
-        ife=ife,
-        heads=maps,
-        paths=paths,
-        attention=figures,
-        more=more,
-        overwrite=options.overwrite,
-        command=shlex.join(["mechicl", *arguments]),
-    )
-    return page, priming, ife, maps, found
-
-
 def _ife(options: Ife, arguments: Sequence[str]) -> None:
     from mechicl.analyses.inverse_frequency import inverse_frequency_effect
-    from mechicl.printing import as_json, as_text
+    from mechicl.analyses.report_command import measured
+    from mechicl.commands.printing import as_json, as_text
 
     if (options.model is None) == (options.scores is None):
         raise ValueError("give either --model, to score a corpus, or --scores, a table of scores (one of the two)")
     if options.scores is None:
         if options.outcomes is not None:
             raise ValueError("--outcomes names columns of a table; it belongs to --scores")
-        *_, result = _measured(options, read_corpus(options), store=options.keep, norms=read_table(options.norms))
+        *_, result = measured(options, read_corpus(options), store=options.keep, norms=read_table(options.norms))
     else:
         outcomes = None if options.outcomes is None else dict(zip(options.forms, options.outcomes, strict=True))
         result = inverse_frequency_effect(
@@ -220,60 +176,6 @@ def _models(options: Models, arguments: Sequence[str]) -> None:
         print(f"{row.name:{width}}  {'ready    ' if row.ready else 'not ready'}  {row.detail}")
         if row.command:
             print(f"{'':{width}}  make it ready:  {row.command}")
-
-
-def _measured(options: Reporting | Ife, corpus: Any, *, store: Path | None, norms: Any = None) -> tuple[Any, Any, Any]:
-    """Load the model, score the corpus, test for the effect; the model and both results."""
-    import mechicl
-    from mechicl.analyses.inverse_frequency import inverse_frequency_effect
-    from mechicl.analyses.priming import measure_priming
-    from mechicl.analyses.verb_table import check_slopes_defined
-
-    check_slopes_defined(sorted(set(corpus.to_frame()["prime_verb"])), norms)
-    if options.quiet:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # that of loading weights
-    else:
-        _say(f"{corpus.name}: {len(corpus):,} pairs of prime and target, {len(corpus.verbs)} verbs")
-    model = mechicl.load(options.model, device=options.device, dtype=options.dtype)
-    measured = measure_priming(model, corpus, store=store, progress=not options.quiet, seed=options.seed)
-    return model, measured, inverse_frequency_effect(measured, bias=norms, seed=options.seed)
-
-
-def _folder(options: Reporting) -> Path:
-    """Where the report goes: as told, or report/ and the model's name made fit for a folder."""
-    name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.") or "model"
-    suffix = {Heads: "-heads", Gradient: "-gradient"}.get(type(options), "")
-    default = Path("report") / f"{name}{suffix}"
-    return options.out if options.out is not None else default
-
-
-def _what_is_kept(command: Any) -> str:
-    store = _folder(command) / "scores" if isinstance(command, Reporting) else getattr(command, "keep", None)
-    if isinstance(command, Heads | Gradient) and store is not None and store.is_dir():
-        return f"Finished work is kept in {store.parent}; run the same command again and it goes on from there."
-    if store is not None and store.is_dir():
-        return f"Finished scores are kept in {store}; run the same command again and it goes on from there."
-    if isinstance(command, Ife) and command.model and store is None:
-        return "Nothing was kept; with --keep FOLDER it would be."
-    return "Nothing was scored yet."
-
-
-def _each_once() -> Callable[..., None]:
-    """How warnings are shown: a line each, and the same words only once, wherever they come from."""
-    said: set[str] = set()
-
-    def show(message: Any, *where: Any, **more: Any) -> None:
-        if str(message) not in said:
-            said.add(str(message))
-            _say(f"warning: {message}")
-
-    return show
-
-
-def _say(text: str) -> None:
-    print(f"mechicl: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

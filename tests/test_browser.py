@@ -17,8 +17,8 @@ import pytest
 
 from mechicl.analyses.inverse_frequency import inverse_frequency_effect
 from mechicl.analyses.report import write_report
-from mechicl.circuits_page import attention_figure, save_circuits
 from mechicl.tasks.datives import dative_corpus
+from mechicl.views.circuits_page import attention_figure, save_circuits
 
 ROOT = Path(__file__).resolve().parents[1]
 ANALYSES = ROOT / "tests" / "analyses"

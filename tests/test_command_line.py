@@ -17,7 +17,7 @@ import pytest
 import mechicl
 import mechicl.__main__ as command_line
 from mechicl.__main__ import main
-from mechicl.command_options import DRAWN, GENERATED, PATCHED
+from mechicl.commands.options import DRAWN, GENERATED, PATCHED
 from mechicl.organisms.shipped import organism_folder
 from mechicl.tasks.datives import dative_corpus
 from mechicl.tasks.speaker_pairs import speaker_corpus

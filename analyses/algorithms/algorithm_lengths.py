@@ -43,7 +43,7 @@ class LengthCurves(Result):
 
     def plot(self, ax: Any = None, measure: str = "error") -> Any:
         """A curve a predictor; returns matplotlib Axes. measure: "error", or "share" for the distance to the model."""
-        from mechicl.algorithm_views import plot_lines
+        from mechicl.views.algorithms import plot_lines
 
         if measure not in ("error", "share"):
             raise ValueError(f"got measure={measure!r}; expected 'error' or 'share'")

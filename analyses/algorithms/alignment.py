@@ -77,7 +77,7 @@ class StepAlignment(Result):
 
     def plot(self, ax: Any = None, measure: str = "cosine") -> Any:
         """One measure of the model beside its controls; returns matplotlib Axes."""
-        from mechicl.algorithm_views import plot_conditions
+        from mechicl.views.algorithms import plot_conditions
 
         rows = self.frame[(self.frame["measure"] == measure) & (self.frame["condition"] != "step")]
         return plot_conditions(rows, label=f"Alignment with one gradient step: {measure}", ax=ax)

@@ -44,7 +44,7 @@ class StepScales(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """The share over scales, a line a kind; returns matplotlib Axes."""
-        from mechicl.algorithm_views import plot_lines
+        from mechicl.views.algorithms import plot_lines
 
         return plot_lines(
             self.frame, x="scale", y="share", by="kind", x_label="Scale, in units of the task's own",

@@ -111,7 +111,7 @@ class AlgorithmFit(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Scores with intervals beside errors on the task; returns matplotlib Axes."""
-        from mechicl.algorithm_views import plot_algorithm_fit
+        from mechicl.views.algorithms import plot_algorithm_fit
 
         return plot_algorithm_fit(self.frame, model_error=self.model_error, ax=ax)
 

@@ -48,7 +48,7 @@ class ImplicitWeights(Result):
 
     def plot(self, ax: Any = None, measure: str = "ilwd") -> Any:
         """One measure of all algorithms beside the controls; returns matplotlib Axes."""
-        from mechicl.algorithm_views import plot_conditions
+        from mechicl.views.algorithms import plot_conditions
 
         if measure not in ("spd", "ilwd"):
             raise ValueError(f"got measure={measure!r}; expected 'spd' or 'ilwd'")

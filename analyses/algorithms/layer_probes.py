@@ -81,7 +81,7 @@ class LayerProbes(Result):
 
     def plot(self, ax: Any = None, target: str = "newton") -> Any:
         """r2 over the number of steps, a line a layer; returns matplotlib Axes."""
-        from mechicl.algorithm_views import plot_probes
+        from mechicl.views.algorithms import plot_probes
 
         return plot_probes(self.frame, target=target, ax=ax)
 

@@ -70,7 +70,7 @@ class OrderSensitivity(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """The spread of every predictor; returns matplotlib Axes."""
-        from mechicl.algorithm_views import plot_conditions
+        from mechicl.views.algorithms import plot_conditions
 
         rows = self.frame.rename(columns={"predictor": "condition", "spread": "estimate"})
         return plot_conditions(rows, label="Spread over orders (share of squared predictions)", ax=ax)

@@ -55,7 +55,7 @@ class WeightInterpolation(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """The loss over the way, beside its controls; returns matplotlib Axes."""
-        from mechicl.algorithm_views import plot_interpolation
+        from mechicl.views.algorithms import plot_interpolation
 
         return plot_interpolation(self.frame, ax=ax)
 

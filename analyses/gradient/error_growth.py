@@ -82,7 +82,7 @@ class ErrorDrivenResult(Result):
 
     def plot(self, ax: Any = None, outcome: str = "icl") -> Any:
         """An outcome over the error, a pale point a prime, a mark a verb and form; returns matplotlib Axes."""
-        from mechicl.dual_views import plot_error_scatter
+        from mechicl.views.dual import plot_error_scatter
 
         row = self.slope(outcome)
         unit = "nats" if self.error == "surprisal" else "1 - P(form)"

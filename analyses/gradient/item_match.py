@@ -64,7 +64,7 @@ class ItemMatch(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Context effect against gradient effect of every item; returns matplotlib Axes."""
-        from mechicl.step_views import plot_item_match
+        from mechicl.views.steps import plot_item_match
 
         return plot_item_match(self, ax=ax)
 

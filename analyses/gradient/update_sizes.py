@@ -74,7 +74,7 @@ class UpdateSizes(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Mean size by layer, a line a kind; returns matplotlib Axes."""
-        from mechicl.dual_views import plot_sizes_by_layer
+        from mechicl.views.dual import plot_sizes_by_layer
 
         return plot_sizes_by_layer({kind: x.mean((0, 1)) for kind, x in self.sizes.items()}, ax=ax)
 

@@ -81,7 +81,7 @@ class HeadMap(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Effect of every head, layers by heads, the confirmed ones marked; returns matplotlib Axes."""
-        from mechicl.head_views import plot_head_map
+        from mechicl.views.heads import plot_head_map
 
         confirmed = self.grid("confirmed") > 0
         return plot_head_map(self.grid(), significant=confirmed, unit=f"change of {self.effect} ({self.unit})", ax=ax)

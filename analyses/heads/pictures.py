@@ -12,7 +12,7 @@ import scipy.stats
 from matplotlib.axes import Axes
 
 from mechicl.analyses.heads.map import HeadMap
-from mechicl.head_views import plot_circuit, plot_faithfulness, plot_head_attention, plot_head_map, plot_head_scatter
+from mechicl.views.heads import plot_circuit, plot_faithfulness, plot_head_attention, plot_head_map, plot_head_scatter
 
 KINDS = {"keep": "keep only", "ablate": "cumulative ablation"}
 CONFIRMED_SET = "confirmed"  # the row of `random_sets` that is no random set

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from mechicl.analyses.heads.map import HeadMap
-from mechicl.circuits_page import MAX_HEADS, CircuitsFigure, attention_figure
 from mechicl.hooks.capture import capture_roles
 from mechicl.hooks.patching import Head
 from mechicl.hooks.wrapper import wrap
 from mechicl.tasks.corpus import PrimingCorpus
 from mechicl.tasks.prompts import Prompt, tokenize
+from mechicl.views.circuits_page import MAX_HEADS, CircuitsFigure, attention_figure
 
 SHOWN = 8  # heads in a figure of a report
 
@@ -34,7 +34,7 @@ def show_heads(
 
     ``item``: row of the corpus' pairs. Forms: of the prime and of the target, by default the corpus' first.
     ``heads``: others than the confirmed ones, as (layer, head). In a notebook the figure shows itself;
-    `mechicl.circuits_page.save_circuits([figure], "heads.html")` writes a page. The model is left as it was.
+    `mechicl.views.circuits_page.save_circuits([figure], "heads.html")` writes a page. The model is left as it was.
 
     Raises ValueError where no head was confirmed and none is named, or for what the corpus or the model lacks.
     """

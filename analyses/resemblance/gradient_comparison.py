@@ -69,8 +69,8 @@ class GradientComparison(Result):
         return pd.Series(shares, name="accuracy")
 
     def plot(self, ax: Any = None) -> Any:
-        """SimAOU over layers with its controls; see `mechicl.similarity_views` for others."""
-        from mechicl.similarity_views import plot_alignment
+        """SimAOU over layers with its controls; see `mechicl.views.similarity` for others."""
+        from mechicl.views.similarity import plot_alignment
 
         return plot_alignment(self, ax=ax)
 

@@ -80,19 +80,19 @@ class AttentionDual(Result):
 
     def plot(self, ax: Any = None, measure: str = "written_relative") -> Any:
         """A measure as a map over layers and heads; returns matplotlib Axes."""
-        from mechicl.dual_views import plot_update_map
+        from mechicl.views.dual import plot_update_map
 
         return plot_update_map(self.values(measure), measure=measure, ax=ax)
 
     def plot_spectrum(self, layer: int, ax: Any = None) -> Any:
         """Singular values of the heads' contributions in a layer."""
-        from mechicl.dual_views import plot_spectra
+        from mechicl.views.dual import plot_spectra
 
         return plot_spectra(self.spectrum[layer], [f"{layer}.{h}" for h in range(self.spectrum.shape[1])], ax=ax)
 
     def plot_shares(self, layer: int, head: int, ax: Any = None) -> Any:
         """Each demonstration's share of one head's update, with intervals."""
-        from mechicl.dual_views import plot_demo_shares
+        from mechicl.views.dual import plot_demo_shares
 
         rows = self.demos[(self.demos["layer"] == layer) & (self.demos["head"] == head)]
         share, low, high = (rows[name].to_numpy(float) for name in ("share", "share_low", "share_high"))

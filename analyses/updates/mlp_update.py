@@ -82,7 +82,7 @@ class MLPUpdates(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Relative norms over layers, one line a matrix, beside the control; returns matplotlib Axes."""
-        from mechicl.update_views import plot_update_norms
+        from mechicl.views.updates import plot_update_norms
 
         return plot_update_norms(self.layers, ax=ax)
 

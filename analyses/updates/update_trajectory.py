@@ -69,13 +69,13 @@ class UpdateTrajectory(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Mean relative step over positions, own order and shuffled; returns matplotlib Axes."""
-        from mechicl.update_views import plot_update_trajectory
+        from mechicl.views.updates import plot_update_trajectory
 
         return plot_update_trajectory(self.steps, ax=ax)
 
     def plot_map(self, item: int = 0, matrix: str | None = None, ax: Any = None) -> Any:
         """Relative steps of one item as a map of layers and context tokens; returns matplotlib Axes."""
-        from mechicl.update_views import plot_update_map
+        from mechicl.views.updates import plot_update_map
 
         rows = self.steps[(self.steps["item"] == item) & (self.steps["order"] == OWN)]
         if rows.empty:

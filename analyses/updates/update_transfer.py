@@ -69,7 +69,7 @@ class UpdateTransfer(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Transfer of the three updates with intervals; returns matplotlib Axes."""
-        from mechicl.update_views import plot_update_transfer
+        from mechicl.views.updates import plot_update_transfer
 
         return plot_update_transfer(self.estimates, ax=ax)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from mechicl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mechicl.organisms.classifiers import CLASSIFIERS, classifier_card, load_classifier
+    from mechicl.organisms.kernel_model import PlantedKernel, planted_kernel
     from mechicl.organisms.planted import Planted, planted_decoys, planted_ife, planted_null, planted_priming
     from mechicl.organisms.recipes import RECIPES, Recipe, Size
     from mechicl.organisms.regressors import REGRESSORS, load_regressor, regressor_card
@@ -15,7 +17,12 @@ if TYPE_CHECKING:
 
 # imported when first asked for: most of them bring torch along
 _HOME = {
+    "CLASSIFIERS": "classifiers",
+    "classifier_card": "classifiers",
+    "load_classifier": "classifiers",
     "Planted": "planted",
+    "PlantedKernel": "kernel_model",
+    "planted_kernel": "kernel_model",
     "planted_decoys": "planted",
     "planted_ife": "planted",
     "planted_null": "planted",

@@ -7,23 +7,37 @@ from typing import TYPE_CHECKING
 from mechicl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mechicl.tasks.classification import ClassificationTask
     from mechicl.tasks.corpus import PrimingCorpus, load_corpus
     from mechicl.tasks.datives import dative_corpus
     from mechicl.tasks.facts import capitals_task, sentiment_task
     from mechicl.tasks.fewshot import fewshot_prompts
+    from mechicl.tasks.fewshot_prompt import FewShotPrompt, given_prompts
+    from mechicl.tasks.fewshot_sources import load_task
     from mechicl.tasks.fewshot_task import FewShotTask
+    from mechicl.tasks.hmm import HMMMixture, random_mixture
+    from mechicl.tasks.hmm_prompts import sample_prompts
     from mechicl.tasks.mini_language import mini_tokenizer
     from mechicl.tasks.primelm import read_primelm
     from mechicl.tasks.prompts import Prompt, RoleText, tokenize
     from mechicl.tasks.regression import RegressionTask
+    from mechicl.tasks.rules import rule_task
     from mechicl.tasks.speaker_pairs import speaker_corpus
     from mechicl.tasks.speakers import Speaker
 
 # imported when first asked for: most of them bring pandas along
 _HOME = {
+    "ClassificationTask": "classification",
+    "FewShotPrompt": "fewshot_prompt",
     "FewShotTask": "fewshot_task",
+    "HMMMixture": "hmm",
     "capitals_task": "facts",
     "fewshot_prompts": "fewshot",
+    "given_prompts": "fewshot_prompt",
+    "load_task": "fewshot_sources",
+    "random_mixture": "hmm",
+    "rule_task": "rules",
+    "sample_prompts": "hmm_prompts",
     "sentiment_task": "facts",
     "Prompt": "prompts",
     "RoleText": "prompts",

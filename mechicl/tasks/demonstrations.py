@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
-# Receives the frame, the query's row, the rows that may be taken, how many, whether balanced, and the generator.
-Choice = Callable[[pd.DataFrame, int, list[int], int, bool, np.random.Generator], list[int]]
+CHOICES = ("random", "similar", "dissimilar")
+ORDERS = ("most similar last", "most similar first", "random")
+LABELS = ("true", "shuffled", "flipped", "random")
 
 
 def draw_queries(frame: pd.DataFrame, n: int, *, balanced: bool, rng: np.random.Generator) -> list[int]:
@@ -20,33 +22,47 @@ def draw_queries(frame: pd.DataFrame, n: int, *, balanced: bool, rng: np.random.
 
 
 def draw_demonstrations(
-    frame: pd.DataFrame, query: int, n: int, *, choice: str, balanced: bool, rng: np.random.Generator
+    frame: pd.DataFrame,
+    query: str,
+    n: int,
+    *,
+    balanced: bool,
+    rng: np.random.Generator,
+    similarity: Float[np.ndarray, " demo"] | None = None,
+    order: str = "random",
 ) -> list[int]:
-    """Rows for one query, none of them with its text, in random order."""
-    texts = frame["text"].to_numpy()
-    usable = np.flatnonzero(texts != texts[query]).tolist()
+    """Rows for the text of one query, none of them with that text.
+
+    similarity: of each row to the query; those with the most are taken, in an order of `ORDERS`, and rows that are
+    equally alike in the order of chance. None: any rows, in random order.
+    """
+    usable = np.flatnonzero(frame["text"].to_numpy() != query).tolist()
     if not 1 <= n <= len(usable):
         raise ValueError(f"got n_demos={n}; expected 1 to {len(usable)}, the rows with other texts than the query's")
-    return CHOICES[choice](frame, query, usable, n, balanced, rng)
+    if similarity is None:
+        return _drawn(frame["label"], usable, n, balanced, rng)
+    return _retrieved(frame["label"], similarity, usable, n, balanced, order, rng)
 
 
-def shown_labels(true: Sequence[str], how: str, *, rng: np.random.Generator) -> list[str]:
-    """The labels as they are shown: true, or the same ones in another order (as far as they differ at all)."""
+def shown_labels(
+    true: Sequence[str], how: str, *, rng: np.random.Generator, labels: Sequence[str] | None = None
+) -> list[str]:
+    """The labels as they are shown.
+
+    "true"; "shuffled": the same ones in another order (as far as they differ at all); "flipped": another of `labels`
+    for each, drawn if there are several; "random": any of `labels` each, so that 1 of so many is true by chance.
+    """
+    if how in ("flipped", "random"):
+        if labels is None:
+            raise ValueError(f"labels {how!r} need the labels that there are; give labels=")
+        pools = [[x for x in labels if x != own] if how == "flipped" else list(labels) for own in true]
+        return [str(pool[int(rng.integers(len(pool)))]) for pool in pools]
     if how == "true" or len(set(true)) < 2:
         return list(true)
     while True:
         found = [true[i] for i in rng.permutation(len(true))]
         if found != list(true):
             return found
-
-
-def _random(
-    frame: pd.DataFrame, query: int, usable: list[int], n: int, balanced: bool, rng: np.random.Generator
-) -> list[int]:
-    return _drawn(frame["label"], usable, n, balanced, rng)
-
-
-CHOICES: dict[str, Choice] = {"random": _random}
 
 
 def _drawn(labels: pd.Series, rows: list[int], n: int, balanced: bool, rng: np.random.Generator) -> list[int]:
@@ -67,3 +83,35 @@ def _drawn(labels: pd.Series, rows: list[int], n: int, balanced: bool, rng: np.r
         if not left[label]:
             del left[label]
     return [found[i] for i in rng.permutation(n)]
+
+
+def _retrieved(
+    labels: pd.Series,
+    similarity: np.ndarray,
+    rows: list[int],
+    n: int,
+    balanced: bool,
+    order: str,
+    rng: np.random.Generator,
+) -> list[int]:
+    """The n rows most alike; balanced: the most alike of each label, one label as often as another as far as can be.
+
+    Where n leaves a remainder, the labels whose next row is most alike get it.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"got order={order!r}; expected one of {', '.join(ORDERS)}")
+    shuffled = np.array([rows[i] for i in rng.permutation(len(rows))])  # so that ties fall to chance
+    ranked = shuffled[np.argsort(-similarity[shuffled], kind="stable")]
+    if balanced:
+        own = labels.to_numpy()[ranked]
+        # the round in which a row is taken: how many of its own label are more alike
+        rounds = pd.Series(own).groupby(own).cumcount().to_numpy()
+        chosen = np.sort(np.argsort(rounds, kind="stable")[:n])
+    else:
+        chosen = np.arange(n)
+    found = ranked[chosen]
+    if order == "random":
+        found = found[rng.permutation(n)]
+    elif order == "most similar last":
+        found = found[::-1]
+    return [int(row) for row in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mechicl.tasks.fewshot import FewShotTask
+from mechicl.tasks.fewshot_task import FewShotTask
 
 CAPITALS = {
     "Afghanistan": "Kabul", "Albania": "Tirana", "Algeria": "Algiers", "Argentina": "Buenos Aires",

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pandas as pd
 
 from mechicl.tasks.prompts import RoleText
+
+# "input" is the format of Han et al., arXiv 2305.12766; the others say more, or something else, about what is asked.
+TEMPLATES = {
+    "review": "Review: {text}\nSentiment: {label}\n\n",
+    "input": "Input: {text}\nOutput: {label}\n\n",
+    "question": "Q: {text}\nA: {label}\n\n",
+    "arrow": "{text} => {label}\n",
+    "lines": "{text}\n{label}\n\n",
+}
 
 
 @dataclass(frozen=True, eq=False)  # frames do not compare to one truth value
@@ -26,7 +35,7 @@ class FewShotTask:
 
     name: str
     frame: pd.DataFrame
-    template: str = "Review: {text}\nSentiment: {label}\n\n"
+    template: str = TEMPLATES["review"]
     label_words: Mapping[str, str] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
@@ -56,17 +65,31 @@ class FewShotTask:
         between = self.template.partition("{text}")[2].partition("{label}")[0]
         return between[len(between.rstrip(" ")) :] + self._words[label].strip()
 
-    def question(self, row: int) -> RoleText:
-        """The text of a row up to where its label is predicted (no space at the end); role `text`."""
+    def written(
+        self, *, template: str | None = None, label_words: Mapping[str, str] | None = None, name: str | None = None
+    ) -> FewShotTask:
+        """The same texts and labels, written otherwise: a template (or its name in `TEMPLATES`), words for labels.
+
+        What is not given stays. Rows and labels keep their numbers and names, so that equal seeds draw equal prompts.
+        """
+        return replace(
+            self,
+            name=self.name if name is None else name,
+            template=self.template if template is None else TEMPLATES.get(template, template),
+            label_words=self.label_words if label_words is None else dict(label_words),
+        )
+
+    def question(self, row: int, text: str | None = None) -> RoleText:
+        """The text of a row, or another one, up to where its label is predicted (no space at the end); role `text`."""
         before, _, rest = self.template.partition("{text}")
         between = rest.partition("{label}")[0].rstrip(" ")
-        return RoleText.of(before, (self.frame["text"][row], "text"), between)
+        return RoleText.of(before, (self.frame["text"][row] if text is None else text, "text"), between)
 
-    def example(self, row: int, label: str | None = None) -> RoleText:
-        """A row with its label, or with another one; roles `text` and `label`."""
+    def example(self, row: int, label: str | None = None, text: str | None = None) -> RoleText:
+        """A row with its label and its text, or with others; roles `text` and `label`."""
         word = self.word(self.frame["label"][row] if label is None else label)
         bare = word.lstrip(" ")
-        return self.question(row) + RoleText.of(word[: len(word) - len(bare)], (bare, "label"))
+        return self.question(row, text) + RoleText.of(word[: len(word) - len(bare)], (bare, "label"))
 
     @property
     def _words(self) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from mechicl.analyses.gradient.report import gradient_section
 from mechicl.analyses.implicit_gradient import ImplicitGradient, measure_implicit_gradient
 from mechicl.analyses.priming_texts import PrimingTexts
 from mechicl.analyses.report import write_report
-from mechicl.gradient_printing import gradient_as_json, gradient_as_text
+from mechicl.commands.gradient import gradient_as_json, gradient_as_text
 from mechicl.hooks.scoring import as_continuations
 from mechicl.hooks.steps.dense_steps import text_loss
 from mechicl.hooks.steps.step_scoring import StepOptions

@@ -24,8 +24,8 @@ from mechicl.analyses.heads.pictures import (
     has_curves,
 )
 from mechicl.analyses.heads.viewer import example_attention, show_heads, typical_item
-from mechicl.circuits_page import save_circuits
 from mechicl.tasks import dative_corpus, tokenize
+from mechicl.views.circuits_page import save_circuits
 
 made_up_head_map = runpy.run_path(str(Path(__file__).parents[1] / "made_up.py"))["made_up_head_map"]
 MINUS = "\N{MINUS SIGN}"

@@ -15,9 +15,9 @@ from mechicl.analyses.heads.drawings import drawings_of
 from mechicl.analyses.heads.report import candidates_table, controls_table, effect_words, head_sections
 from mechicl.analyses.inverse_frequency import inverse_frequency_effect
 from mechicl.analyses.report import write_report
-from mechicl.circuits_page import attention_figure
 from mechicl.results import load
 from mechicl.tasks.datives import dative_corpus
+from mechicl.views.circuits_page import attention_figure
 from mechicl.wording import number, percent, with_interval
 
 ABOVE = Path(__file__).parents[1]

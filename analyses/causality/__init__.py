@@ -1,0 +1,1 @@
+"""Do answers follow when attention to demonstrations is replaced?"""

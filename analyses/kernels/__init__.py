@@ -1,0 +1,1 @@
+"""The kernel account: attention as weights of a kernel regression over the demonstrations."""

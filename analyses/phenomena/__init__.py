@@ -1,0 +1,1 @@
+"""The phenomena of in-context learning as experiments, beside what a kernel account says of them."""

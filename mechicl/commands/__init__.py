@@ -1,0 +1,1 @@
+"""The command line's options, messages and printing: what `python -m mechicl` is made of."""
