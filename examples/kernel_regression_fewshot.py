@@ -101,7 +101,8 @@ profile = attention_map(model, prompts[: 8 if SMALL else 24], progress=False)
 profile.plot()
 
 # %% [markdown]
-# At the start of the text, at the query itself, and at labels, as was published. Now the head-by-head question.
+# At the start of the text, at what follows the query's text, and at labels, more than their share of the tokens
+# (dashed: what attention to all tokens alike would give). Now the head-by-head question.
 
 # %%
 store = str(Path(STORE) / "readings") if STORE else None
@@ -111,9 +112,15 @@ print(found.rebuilt[WAYS].round(2).to_string(index=False))
 plot_rebuilt(found)
 
 # %% [markdown]
-# Read the table from its bottom. Weighing labels by their *place alone*, without a look at any text, gives the model's
-# answers as well as it does; that is the rival which an attention head must beat (`gain`), and which the published
-# comparison lacks. Which heads look at what is *like* the query?
+# Read the table from its bottom. Here the model tends to repeat the *last label*, whatever the texts. So labels weighed
+# by their place alone give many of its answers; that is the rival which an attention head must beat (`gain`), and which
+# the published comparison lacks. Agreement by itself shows no kernel.
+#
+# The rows "words" and "states" are kernels between the texts themselves. Words mislead here, below chance: the remarks
+# come in pairs that share their words and differ in sentiment. The model's own states of the texts, each read alone,
+# do not fall for it; labels weighed by these are right more often (`accuracy`) than the model is.
+#
+# Which heads look at what is *like* the query?
 
 # %%
 print(found.heads["kind"].value_counts().to_string(), "\n")
@@ -145,8 +152,10 @@ print(rows[controls].round(2).to_string(index=False))
 causes.plot()
 
 # %% [markdown]
-# Beside the kernel stand its own weights permuted over the demonstrations, and what the nuisances alone predict. What
-# remains for similarity is the difference between the kernel and the nuisances.
+# Beside the kernel stand its own weights permuted over the demonstrations, what the nuisances alone predict (place,
+# label, length, words), and random heads. The weights give much of the answer back, but so do the nuisances: in these
+# heads it is the *place* of a demonstration that matters for the answer, and the similarity that is there adds nothing
+# that this many prompts could show.
 #
 # ## What a kernel explains of in-context learning, and what not
 #
@@ -164,7 +173,8 @@ print(trials.orders.round(2).to_string(index=False))
 trials.plot()
 
 # %% [markdown]
-# Every kernel account is blind to the order of the demonstrations; the model is not.
+# Every kernel account is blind to the order of the demonstrations; the model is not: two orders of the same
+# demonstrations give different answers for a good share of the queries (`disagreement`).
 #
-# On real film reviews the same command gives the whole account as a page:
-# `mechicl kernel --model smollm2 --task reviews.tsv --score score`.
+# The whole account of one model on one task, as a page: `mechicl kernel --model smollm2 --task sentiment`, or with a
+# table of your own, `mechicl kernel --model smollm2 --task reviews.tsv --label sentiment`.

@@ -137,8 +137,11 @@ def fitted_scale(
 
 
 def kernel_weights(log_kernel: Float[np.ndarray, "*item demo"], scale: float) -> Float[np.ndarray, "*item demo"]:
-    """exp(scale log k), largest 1."""
-    return np.exp(scale * (log_kernel - log_kernel.max(-1, keepdims=True)))
+    """exp(scale log k), largest 1; a kernel of 0 stays 0, and at scale 0 all are alike."""
+    if scale == 0:
+        return np.ones_like(log_kernel)
+    largest = log_kernel.max(-1, keepdims=True)
+    return np.exp(scale * (log_kernel - np.where(np.isfinite(largest), largest, 0.0)))
 
 
 def _chosen(
