@@ -118,7 +118,8 @@ plot_rebuilt(found)
 #
 # The rows "words" and "states" are kernels between the texts themselves. Words mislead here, below chance: the remarks
 # come in pairs that share their words and differ in sentiment. The model's own states of the texts, each read alone,
-# do not fall for it; labels weighed by these are right more often (`accuracy`) than the model is.
+# do not fall for it: labels weighed by these are right for most queries (`accuracy`), though often not where the model
+# is, which suggests that the states know more than the answer makes of them.
 #
 # Which heads look at what is *like* the query?
 

@@ -122,7 +122,9 @@ def fitted_scale(
     Of `SCALES` over the standard deviation within prompts: small ones make all demonstrations alike, large ones leave
     the nearest.
     """
-    spread = float((log_kernel[items] - log_kernel[items].mean(-1, keepdims=True)).std())
+    chosen = log_kernel[items]
+    chosen = chosen[np.isfinite(chosen).all(-1)]  # a kernel of 0 has no logarithm; its prompts do not set the scale
+    spread = float((chosen - chosen.mean(-1, keepdims=True)).std()) if len(chosen) else 0.0
     if not np.isfinite(spread) or spread == 0:
         return 0.0, -np.inf
     own = answers.taken(items)

@@ -100,10 +100,13 @@ def phenomena_sentence(found: Any) -> str:
     conditions = found.accounts.loc[moved, "condition"].nunique()
     both = found.accounts.loc[verdicts == "both change", "condition"].nunique()
     order = found.orders[found.orders["predictor"] == "ICL"]
-    words = (
-        f"Of {found.accounts['condition'].nunique()} conditions {conditions} change the model's accuracy; some kernel "
-        f"account changes with it in {both}."
-    )
+    total = found.accounts["condition"].nunique()
+    words = f"None of {total} conditions changes the model's accuracy beyond chance."
+    if conditions:
+        words = (
+            f"{conditions} of {total} conditions change the model's accuracy beyond chance; in {both} of them some "
+            "kernel account changes with it."
+        )
     if len(order):
         row = order.iloc[0]
         often = (

@@ -67,7 +67,7 @@ def plot_kernel_map(result: Any, value: str = "unique_r2", *, ax: Axes | None = 
         mesh = _cells(ax, np.clip(cells, *limits), colours, limits, gap=0.4)
         _map_axes(ax, layers)
         if not np.isfinite(cells).all():
-            ax.add_patch(Rectangle((0, 0), 0, 0, facecolor=PALE, edgecolor=GREY, hatch="////", label="not defined"))
+            ax.add_patch(Rectangle((0, 0), 0, 0, facecolor=PALE, edgecolor=GREY, hatch="////", label="no kernel"))
         ax.figure.colorbar(mesh, ax=ax, label=words, pad=0.03, fraction=0.08).outline.set_visible(False)
         _mark_named(ax, result.named, layers)
     return ax

@@ -87,7 +87,7 @@ def test_maps_hold_the_heads(result: Any) -> None:
     kernel, votes = line(ax, "named for its kernel"), line(ax, "named for its votes")
     np.testing.assert_array_equal(kernel.get_xydata(), [[1, 1], [3, 2]])
     np.testing.assert_array_equal(votes.get_xydata(), [[3, 2]])
-    assert {"1.1", "2.3"} <= {text.get_text() for text in ax.texts} and "not defined" in texts(ax)
+    assert {"1.1", "2.3"} <= {text.get_text() for text in ax.texts} and "no kernel" in texts(ax)
 
 
 def test_agreement_is_centred_on_chance_and_recency_on_0(result: Any) -> None:
