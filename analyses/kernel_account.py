@@ -34,6 +34,7 @@ from mechicl.provenance import Provenance
 from mechicl.results import Result
 from mechicl.tasks.fewshot import FewShotPrompt, FewShotTask, fewshot_prompts
 
+MANY_LABELS = 10
 PARTS = ("attention", "probes", "causality", "phenomena")
 PENALTY = 10.0  # of the ridge on keys and values; the published .01 overfits some hundred demonstrations by far
 
@@ -87,12 +88,14 @@ def measure_kernel_account(
 
     n_prompts: for the regression, and causality (the half that chose no head and no kernel); n_described: how many of
     them serve the map of attention, keys and values; n_phenomena: queries of the experiments, under `conditions` (None:
-    all that the task allows). n_candidates: of many labels, only so many may be answered. parts: what is measured
+    all that the task allows). n_candidates: of many labels, only so many may be answered;
+    None: all, or of more than 10 labels as many as are shown and the right one. parts: what is measured
     besides the regression. store: a folder for finished work, from which an interrupted run goes on.
 
     Raises `ValueError`, before any forward pass, for what `fewshot_prompts` and the parts refuse.
     """
     wrapped = wrap(model)
+    n_candidates = _candidates(task, n_demos, n_candidates)
     if isinstance(parts, str) or any(part not in PARTS for part in parts):
         raise ValueError(f"got parts={parts!r}; expected some of {', '.join(PARTS)}")
     prompts = account_prompts(
@@ -169,11 +172,16 @@ def account_prompts(
         n_prompts,
         tokenizer=wrapped.tokenizer,
         seed=seed,
-        n_candidates=n_candidates,
+        n_candidates=_candidates(task, n_demos, n_candidates),
         first_tokens="distinct",
         prepend_bos=prepend_bos,
         n_ctx=wrapped.n_ctx,
     )
+
+
+def _candidates(task: FewShotTask, n_demos: int, given: int | None) -> int | None:
+    """How many labels may be answered: of many, those that are shown and the right one."""
+    return n_demos + 1 if given is None and len(task.labels) > MANY_LABELS else given
 
 
 def _best_head(regression: KernelRegression) -> tuple[int, int, str]:

@@ -143,9 +143,10 @@ plot_kernel_curves(found)
 items = found.evaluation.nonzero()[0]
 weights = {head: found.kernel_weights[items, i] for i, head in enumerate(found.named_heads)}
 nuisance = {head: found.nuisance_weights[items, i] for i, head in enumerate(found.named_heads)}
+sets = {name: heads for name, heads in found.named.items() if heads}  # with few prompts no head may follow a kernel
 causes = kernel_causality(
-    model, [prompts[i] for i in items], weights, sets=found.named, nuisance=nuisance, span="label",
-    n_boot=1_000, progress=False,
+    model, [prompts[i] for i in items], weights, sets=sets, nuisance=nuisance, span="label", n_boot=1_000,
+    progress=False,
 )  # fmt: skip
 rows = causes.frame.query("condition == 'kernel' and reference == 'uniform' and measure == 'faithfulness'")
 controls = ["set", "control", "estimate", "low", "high", "difference", "diff_low", "diff_high"]

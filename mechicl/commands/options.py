@@ -148,7 +148,7 @@ class Kernel:
     demos: int = 8
     """Demonstrations in a prompt."""
     candidates: int | None = None
-    """Of many labels, so many may be answered."""
+    """Of many labels, so many may be answered; by default all, or of more than 10 those shown and the right one."""
     size: Size = "default"
     """How many prompts, and which parts: small leaves out probes and experiments."""
     parts: tuple[Literal["attention", "probes", "causality", "phenomena"], ...] | None = None
