@@ -34,7 +34,7 @@ def paragraphs(found: Any) -> list[str]:
     """What stands below the section's first sentence."""
     words = [kinds_sentence(found.regression)]
     if found.causality is not None:
-        words.append(" ".join([*causality_sentences(found.causality), *nuisance_sentences(found.causality)]))
+        words.append(" ".join(causality_sentences(found.causality)))
     if found.attention is not None:
         rows = found.attention.frame.query("layer == 'all'").set_index("kind")
         shares = [
@@ -53,17 +53,6 @@ def paragraphs(found: Any) -> list[str]:
         if said:
             words[-1] += f" Correlation of an account's accuracy with the model's over conditions: {'; '.join(said)}."
     return words
-
-
-def nuisance_sentences(causality: Any) -> list[str]:
-    """What the kernel's part adds to weights of nuisances alone, a sentence a set of heads."""
-    rows = causality.frame.query("condition == 'kernel' and reference == 'uniform' and measure == 'faithfulness'")
-    rows = rows[rows["control"] == "nuisance weights"].dropna(subset=["difference"])
-    return [
-        f"Weights of nuisances alone give back {number(row['estimate'], 2)} in the heads by {row['set']}; the kernel "
-        f"adds {with_interval(row['difference'], row['diff_low'], row['diff_high'], 2)} to that."
-        for _, row in rows.iterrows()
-    ]
 
 
 def notes(found: Any) -> list[tuple[str, str]]:
