@@ -41,7 +41,8 @@ PENALTY = 10.0  # of the ridge on keys and values; the published .01 overfits so
 
 @dataclass(frozen=True)
 class KernelAccount(Result):
-    """All measurements of the kernel account; a part that was not asked for is None. verdict: in words."""
+    """All measurements of the kernel account; a part that was not asked for is None, and so is causality where no head
+    could be named. verdict: in words."""
 
     regression: KernelRegression
     attention: AttentionMap | None
@@ -118,7 +119,9 @@ def measure_kernel_account(
     probes = None
     if "probes" in parts:
         probes = key_value_probes(wrapped, few, penalty=PENALTY, n_boot=n_boot, **shared)
-    causality = _causality(wrapped, prompts, regression, n_boot, shared) if "causality" in parts else None
+    causality = None
+    if "causality" in parts and regression.named_heads:
+        causality = _causality(wrapped, prompts, regression, n_boot, shared)
     phenomena = None
     if "phenomena" in parts:
         votes = HeadVotes(wrapped, *_best_head(regression), memory_budget, folder / "readings" if folder else None)

@@ -19,6 +19,7 @@ from mechicl.tasks.fewshot import FewShotPrompt
 from mechicl.tasks.prompts import Prompt
 
 ASK, LINE = 70, 71
+pytestmark = pytest.mark.core
 FIELDS = ("elsewhere", "kernels", "salience", "label_log_probs")
 
 
