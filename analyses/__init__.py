@@ -16,6 +16,8 @@ from mechicl.lazy import lazy_names
 if TYPE_CHECKING:
     from mechicl.analyses.causality.replaced_attention import kernel_causality
     from mechicl.analyses.comparison import ComparisonResult, compare
+    from mechicl.analyses.demonstrations.attention_maps import attention_map
+    from mechicl.analyses.demonstrations.probes import key_value_probes
     from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
     from mechicl.analyses.functionals import Functional
     from mechicl.analyses.gradient.error_growth import error_driven
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mechicl.analyses.inverse_frequency import IFEResult, inverse_frequency_effect
     from mechicl.analyses.kernel_account import KernelAccount, measure_kernel_account
     from mechicl.analyses.kernel_regression import KernelRegression, measure_kernel_regression
+    from mechicl.analyses.kernels.theorem import kernel_theorem_errors
     from mechicl.analyses.phenomena.experiments import kernel_phenomena
     from mechicl.analyses.priming import PrimingResult, measure_priming
     from mechicl.analyses.report import write_report
@@ -45,6 +48,7 @@ _HOME = {
     "KernelRegression": "kernel_regression",
     "PrimingResult": "priming",
     "attention_dual": "updates.dual_form",
+    "attention_map": "demonstrations.attention_maps",
     "compare": "comparison",
     "compare_to_gradient": "resemblance.gradient_comparison",
     "error_driven": "gradient.error_growth",
@@ -52,6 +56,8 @@ _HOME = {
     "inverse_frequency_effect": "inverse_frequency",
     "kernel_causality": "causality.replaced_attention",
     "kernel_phenomena": "phenomena.experiments",
+    "kernel_theorem_errors": "kernels.theorem",
+    "key_value_probes": "demonstrations.probes",
     "localize_heads": "head_localization",
     "match_items": "gradient.item_match",
     "measure_implicit_gradient": "implicit_gradient",
