@@ -95,13 +95,8 @@ def chosen_kernels(
     return np.where(np.isfinite(most), able.argmax(1), -1)
 
 
-def judged(
-    train: Regressed, test: Regressed, chosen: Int[np.ndarray, " head"], **boot: Any
-) -> tuple[pd.DataFrame, dict[str, Float[np.ndarray, "item head demo"]]]:
-    """One row a head: R^2 of its chosen kernel, alone and beside nuisances, on the prompts of `test`.
-
-    And the predicted attention shares of the demonstrations, by "kernel" alone, "nuisance", and "joint".
-    """
+def judged(train: Regressed, test: Regressed, chosen: Int[np.ndarray, " head"], **boot: Any) -> pd.DataFrame:
+    """One row a head: R^2 of its chosen kernel, alone and beside nuisances, on the prompts of `test`."""
     around = _sums(_centred(test.response))
     predicted = predictions(train, test, chosen)
     errors = {name: _sums(_centred(test.response) - log) for name, log in predicted.items()}
@@ -114,13 +109,12 @@ def judged(
     columns: dict[str, np.ndarray] = {}
     for name, found in parts.items():
         columns |= {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
-    shares = {name: softmax(log) for name, log in predicted.items()}
-    columns["share_r2"] = _share_r2(softmax(test.response), shares["joint"])
+    columns["share_r2"] = _share_r2(softmax(test.response), softmax(predicted["joint"]))
     frame = pd.DataFrame(columns)
     of_kernel = [column for column in columns if not column.startswith("nuisance")]
     frame.loc[chosen < 0, of_kernel] = np.nan
     frame.loc[~(train.finite & test.finite)] = np.nan
-    return frame, shares
+    return frame
 
 
 def predictions(

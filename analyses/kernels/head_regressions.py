@@ -71,7 +71,7 @@ def regress_heads(
     train, test = data.taken(selection), data.taken(~selection)
     picked = fit_all(train, **how)
     chosen = chosen_kernels(picked, readable_kernels(readings.kernel_table, n_layers, n_heads))
-    judgement, _ = judged(train, test, chosen, **boot)
+    judgement = judged(train, test, chosen, **boot)
     heads = head_table(readings, answers, fits, chosen, judgement, (train, test))
     named = named_heads(readings, answers, selection, picked, chosen, heads, n_named)
     order = sorted({head for own in named.values() for head in own})

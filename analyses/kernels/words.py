@@ -109,10 +109,6 @@ def phenomena_sentence(found: Any) -> str:
         )
     if len(order):
         row = order.iloc[0]
-        often = (
-            with_interval(row["disagreement"], row["low"], row["high"], 2)
-            if "low" in row
-            else number(row["disagreement"], 2)
-        )
+        often = with_interval(row["disagreement"], row["low"], row["high"], 2)
         words += f" Two orders of the same demonstrations give different answers for {often} of the queries."
     return words

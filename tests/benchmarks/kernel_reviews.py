@@ -1,6 +1,6 @@
 """The kernel account of a model on film reviews: writes its numbers beside this file.
 
-    python tests/benchmarks/kernel_reviews.py                       # SmolLM2, about an hour on one core
+    python tests/benchmarks/kernel_reviews.py                       # SmolLM2; takes long, see --store
     python tests/benchmarks/kernel_reviews.py --model gemma3-270m
     python tests/benchmarks/kernel_reviews.py --prompts 40 --queries 12 --out /tmp/try.md
 

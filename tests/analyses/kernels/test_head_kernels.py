@@ -102,7 +102,8 @@ def test_judgement_is_scikit_learns_on_the_other_half() -> None:
     data.response[:, 0] += 0.8 * data.kernels[:, 2] + data.salience[:, 2]
     data.response[:, 1] += 2 * data.kernels[:, 1] + 3 * data.nuisances.columns[:, -2]
     chosen = np.array([2, 1, 1, -1])
-    frame, shares = judged(data.taken(HALF), data.taken(~HALF), chosen, **BOOT)
+    frame = judged(data.taken(HALF), data.taken(~HALF), chosen, **BOOT)
+    shares = softmax(predictions(data.taken(HALF), data.taken(~HALF), chosen)["joint"])
     train, test = np.repeat(HALF, DEMOS), np.repeat(~HALF, DEMOS)
     for head, kernel in enumerate(chosen):
         y, extra = rows(data.response)[:, head], rows(data.nuisances.columns)
@@ -117,10 +118,10 @@ def test_judgement_is_scikit_learns_on_the_other_half() -> None:
         if kernel >= 0:
             found["unique_r2"] = found["joint_r2"] - max(found.pop("without"), 0)
             weights = np.exp(said["joint_r2"].reshape(-1, DEMOS))
-            np.testing.assert_allclose(shares["joint"][:, head], weights / weights.sum(-1, keepdims=True), atol=1e-10)
+            np.testing.assert_allclose(shares[:, head], weights / weights.sum(-1, keepdims=True), atol=1e-10)
             true = np.exp(data.response[~HALF, head])
             true /= true.sum(-1, keepdims=True)
-            left = ((true - shares["joint"][:, head]) ** 2).sum() / ((true - 1 / DEMOS) ** 2).sum()
+            left = ((true - shares[:, head]) ** 2).sum() / ((true - 1 / DEMOS) ** 2).sum()
             assert frame["share_r2"][head] == pytest.approx(1 - left)
         for name, value in found.items():
             assert frame[name][head] == pytest.approx(value, abs=1e-10)
@@ -136,7 +137,7 @@ def test_a_head_that_is_not_finite_has_no_judgement(item: int) -> None:
     data = make()
     data.response[item, 2, 4] = -np.inf
     chosen = np.array([0, 1, 2, 0])
-    frame, _ = judged(data.taken(HALF), data.taken(~HALF), chosen, **BOOT)
+    frame = judged(data.taken(HALF), data.taken(~HALF), chosen, **BOOT)
     assert frame.loc[2].isna().all()
     assert frame.drop(index=2).notna().all(axis=None)
     blocks, recency = block_shares(data.taken(HALF), data.taken(~HALF))
@@ -164,7 +165,7 @@ def test_choosing_among_many_kernels_flatters_nobody() -> None:
         picked = fit_all(train, n_folds=5, n_permutations=0, seed=seed)
         chosen = chosen_kernels(picked)
         assert (chosen >= 0).any()
-        frame, _ = judged(train, test, chosen, **BOOT)
+        frame = judged(train, test, chosen, **BOOT)
         flattered += picked.unique_r2[np.flatnonzero(chosen >= 0), chosen[chosen >= 0]].tolist()
         honest += frame["unique_r2"][chosen >= 0].tolist()
     assert len(honest) > 8 and np.mean(flattered) > 0.02
