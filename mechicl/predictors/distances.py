@@ -1,6 +1,7 @@
 """How far a model's predictions lie from two predictors', and nearer to which: the measure of 2506.17859.
 
-`divergence` is half the symmetrised Kullback-Leibler divergence, nats: 0 for the same predictions.
+`divergence` is half the symmetrised Kullback-Leibler divergence of probabilities, in nats; `squared_distance` is that
+between means (regression). Both are 0 for the same predictions; `distance` gives the one of a setting.
 
     relative distance   d_rel = (clip[(d(h, G) - d(h, M)) / d(M, G), -1, 1] + 1) / 2,    1: h is M, 0: h is G
 
@@ -8,6 +9,9 @@ Where h is near neither, d_rel means nothing: see `residual`, min(d(h, G), d(h, 
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +28,33 @@ def divergence(
         if not (part > 0).all() or not np.allclose(part.sum(-1), 1, atol=1e-6):
             raise ValueError("expected probabilities above 0 that sum to 1 over the last axis; clamp them first")
     return np.asarray(((p - q) * (np.log(p) - np.log(q))).sum(-1) / 2)
+
+
+def squared_distance(
+    p: Float[np.ndarray, "*batch label"], q: Float[np.ndarray, "*batch label"]
+) -> Float[np.ndarray, "*batch"]:
+    """sum (p - q)^2 over the last axis of each pair of means, in units of the label squared.
+
+    Raises ValueError for numbers that are not finite.
+    """
+    if not (np.isfinite(p).all() and np.isfinite(q).all()):
+        raise ValueError("got means that are not finite (NaN or infinite); drop these sequences first")
+    return np.asarray(((p - q) ** 2).sum(-1))
+
+
+DISTANCES: dict[str, Callable[..., np.ndarray[Any, Any]]] = {
+    "balls_and_urns": divergence,
+    "markov_chains": divergence,
+    "classification": divergence,
+    "linear_regression": squared_distance,
+}
+
+
+def distance(setting: str) -> Callable[..., np.ndarray[Any, Any]]:
+    """The distance between predictions [*batch, label] that a setting is judged by; ValueError for another name."""
+    if setting not in DISTANCES:
+        raise ValueError(f"got setting={setting!r}; expected one of {', '.join(DISTANCES)}")
+    return DISTANCES[setting]
 
 
 def relative_distance(

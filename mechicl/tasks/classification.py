@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
-STREAMS = ("pool", "labels", "data", "noise")
+from mechicl.tasks.mixtures import as_steps, check_count, check_sizes, stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,7 @@ class ClassificationTask:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        for name in ("dim", "n_pairs", "diversity"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        check_sizes(self, "dim", "n_pairs", "diversity")
         if not 0 < self.noise < np.inf:
             raise ValueError(f"got noise={self.noise}; expected a finite number above 0")
 
@@ -84,24 +82,32 @@ class ClassificationTask:
         """The label of each item, fair coins."""
         return stream(self.task_seed, "labels").integers(0, 2, self.diversity)
 
-    def sample(self, n_contexts: int, *, step: int | Sequence[int]) -> Classifications:
-        """Fresh contexts, a pure function of the seeds and the step, in float64."""
-        if n_contexts < 1:
-            raise ValueError(f"got n_contexts={n_contexts}; expected 1 or more")
-        steps = [step] if isinstance(step, int) else [*step]
+    @property
+    def context(self) -> int:
+        """C: the pairs and the query."""
+        return self.n_pairs + 1
+
+    def sample(self, n: int, *, step: int | Sequence[int], fresh: bool = False) -> Classifications:
+        """Contexts, a pure function of the seeds and the step, in float64.
+
+        fresh: their items and labels are drawn anew, as many for each context as it has pairs; `items` then numbers
+        those.
+        """
+        check_count(n)
+        steps = as_steps(step)
         data, noise = stream(self.data_seed, "data", steps), stream(self.noise_seed, "noise", steps)
-        items = data.integers(0, self.diversity, (n_contexts, self.n_pairs))
-        source = data.integers(0, self.n_pairs, n_contexts)
-        shown = np.column_stack([items, items[np.arange(n_contexts), source]])
+        items = data.integers(0, self.diversity, (n, self.n_pairs))
+        source = data.integers(0, self.n_pairs, n)
+        pool, pool_labels = self.pool, self.pool_labels
+        if fresh:
+            anew = stream(self.data_seed, "fresh", steps)
+            items = np.arange(n * self.n_pairs).reshape(n, self.n_pairs)
+            pool = anew.standard_normal((items.size, self.dim)) / np.sqrt(self.dim)
+            pool_labels = anew.integers(0, 2, items.size)
+        shown = np.column_stack([items, items[np.arange(n), source]])
         eps = noise.standard_normal((*shown.shape, self.dim)) / np.sqrt(self.dim)
-        x = (self.pool[shown] + np.sqrt(self.noise) * eps) / np.sqrt(1 + self.noise)
-        y = self.pool_labels[shown]
+        x = (pool[shown] + np.sqrt(self.noise) * eps) / np.sqrt(1 + self.noise)
+        y = pool_labels[shown]
         return Classifications(
             x[:, :-1].copy(), y[:, :-1].copy(), x[:, -1].copy(), y[:, -1].copy(), items, shown[:, -1].copy(), source
         )
-
-
-def stream(seed: int, kind: str, steps: Sequence[int] = ()) -> np.random.Generator:
-    """A generator of random numbers for one kind of draw; no two kinds, seeds or steps of one length share numbers."""
-    # by spawn key, since numpy takes [1] and [1, 0] for the same entropy
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(STREAMS.index(kind), *steps)))

@@ -91,5 +91,5 @@ def test_no_two_streams_share_numbers():
 def test_tasks_without_a_meaning_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ClassificationTask(**options)
-    with pytest.raises(ValueError, match="n_contexts=0"):
+    with pytest.raises(ValueError, match="n=0"):
         TASK.sample(0, step=0)
