@@ -1,4 +1,4 @@
-"""The command line: `mechicl report`, `heads`, `gradient`, `kernel`, `ife` and `models`. A thin door, no science in it.
+"""The command line, a thin door without science: `mechicl report`, `heads`, `gradient`, `kernel`, `train` and more.
 
 Results go to stdout, bars and messages to stderr. Exit codes: 0 done, 2 a mistake in what was asked (one line says
 which; set MECHICL_DEBUG=1 to see where), 130 interrupted. Heavy libraries are imported by the commands that need them,
@@ -17,12 +17,14 @@ import tyro
 
 from mechicl.commands.messages import each_once, report_folder, say, what_is_kept
 from mechicl.commands.options import PATCHED, Gradient, Heads, Ife, Kernel, Models, Report, read_corpus, read_table
+from mechicl.commands.train import Train, run_train
 
 Command = (
     Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Heads, tyro.conf.subcommand("heads")]
     | Annotated[Gradient, tyro.conf.subcommand("gradient")]
     | Annotated[Kernel, tyro.conf.subcommand("kernel")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Ife, tyro.conf.subcommand("ife")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
@@ -53,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         Heads: _heads,
         Gradient: _gradient,
         Kernel: _kernel,
+        Train: lambda options, _: run_train(options),
         Ife: _ife,
         Models: _models,
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mechicl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mechicl.tasks.chains import ChainTask
     from mechicl.tasks.classification import ClassificationTask
     from mechicl.tasks.corpus import PrimingCorpus, load_corpus
     from mechicl.tasks.datives import dative_corpus
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
     from mechicl.tasks.hmm import HMMMixture, random_mixture
     from mechicl.tasks.hmm_prompts import sample_prompts
     from mechicl.tasks.mini_language import mini_tokenizer
+    from mechicl.tasks.pooled_regression import PooledRegressionTask
     from mechicl.tasks.primelm import read_primelm
     from mechicl.tasks.prompts import Prompt, RoleText, tokenize
     from mechicl.tasks.regression import RegressionTask
     from mechicl.tasks.rules import rule_task
     from mechicl.tasks.speaker_pairs import speaker_corpus
     from mechicl.tasks.speakers import Speaker
+    from mechicl.tasks.urns import UrnTask
 
 # imported when first asked for: most of them bring pandas along
 _HOME = {
+    "ChainTask": "chains",
     "ClassificationTask": "classification",
+    "PooledRegressionTask": "pooled_regression",
+    "UrnTask": "urns",
     "FewShotPrompt": "fewshot_prompt",
     "FewShotTask": "fewshot_task",
     "HMMMixture": "hmm",

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mechicl.tasks.classification import STREAMS, ClassificationTask, stream
+from mechicl.tasks.classification import ClassificationTask
+from mechicl.tasks.mixtures import STREAMS, stream
 
 TASK = ClassificationTask(dim=4, n_pairs=5, diversity=7, task_seed=3)
 

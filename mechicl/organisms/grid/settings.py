@@ -37,11 +37,11 @@ class Setting(ABC):
         """Inputs and targets of sequences."""
 
     @abstractmethod
-    def losses(self, outputs: Float[Tensor, "model batch pos d_out"], targets: Tensor) -> Float[Tensor, " model"]:
+    def losses(self, outputs: Float[Tensor, "model batch _ d_out"], targets: Tensor) -> Float[Tensor, " model"]:
         """The training loss of each model, nats or squared error."""
 
     @abstractmethod
-    def predictions(self, outputs: Float[Tensor, "model batch pos d_out"]) -> Float[Tensor, "model batch _ label"]:
+    def predictions(self, outputs: Float[Tensor, "model batch _ d_out"]) -> Float[Tensor, "model batch _ label"]:
         """Probabilities (or, for regression, a mean) at each position that predicts."""
 
 
@@ -64,12 +64,12 @@ class TokenSetting(Setting):
         tokens = torch.from_numpy(batch.tokens)
         return tokens[:, :-1], tokens[:, 1:]
 
-    def losses(self, outputs: Float[Tensor, "model batch pos d_out"], targets: Tensor) -> Float[Tensor, " model"]:
+    def losses(self, outputs: Float[Tensor, "model batch _ d_out"], targets: Tensor) -> Float[Tensor, " model"]:
         """Mean cross-entropy over the whole vocabulary, nats a token."""
         each = cross_entropy(outputs.flatten(0, 2), targets.flatten(), reduction="none")
         return each.view(len(outputs), -1).mean(1)
 
-    def predictions(self, outputs: Float[Tensor, "model batch pos d_out"]) -> Float[Tensor, "model batch _ label"]:
+    def predictions(self, outputs: Float[Tensor, "model batch _ d_out"]) -> Float[Tensor, "model batch _ label"]:
         """Over the colours or states alone: the start token never comes again."""
         return outputs[..., :-1].softmax(-1)
 
@@ -94,11 +94,11 @@ class RegressionSetting(Setting):
         tokens[:, 1::2, 0] = targets
         return tokens[:, :-1], targets
 
-    def losses(self, outputs: Float[Tensor, "model batch pos d_out"], targets: Tensor) -> Float[Tensor, " model"]:
+    def losses(self, outputs: Float[Tensor, "model batch _ d_out"], targets: Tensor) -> Float[Tensor, " model"]:
         """Mean squared error over the positions of x."""
         return (outputs[:, :, 0::2, 0] - targets).square().flatten(1).mean(1)
 
-    def predictions(self, outputs: Float[Tensor, "model batch pos d_out"]) -> Float[Tensor, "model batch _ label"]:
+    def predictions(self, outputs: Float[Tensor, "model batch _ d_out"]) -> Float[Tensor, "model batch _ label"]:
         """The mean of y at each x; one "label"."""
         return outputs[:, :, 0::2]
 
@@ -125,12 +125,12 @@ class ClassificationSetting(Setting):
         tokens = torch.from_numpy(np.concatenate([items, labels[..., None]], axis=-1)).float()
         return tokens, torch.from_numpy(batch.target)
 
-    def losses(self, outputs: Float[Tensor, "model batch pos d_out"], targets: Tensor) -> Float[Tensor, " model"]:
+    def losses(self, outputs: Float[Tensor, "model batch _ d_out"], targets: Tensor) -> Float[Tensor, " model"]:
         """Mean cross-entropy at the query, nats."""
         each = cross_entropy(outputs[:, :, -1].flatten(0, 1), targets.flatten(), reduction="none")
         return each.view(len(outputs), -1).mean(1)
 
-    def predictions(self, outputs: Float[Tensor, "model batch pos d_out"]) -> Float[Tensor, "model batch _ label"]:
+    def predictions(self, outputs: Float[Tensor, "model batch _ d_out"]) -> Float[Tensor, "model batch _ label"]:
         """The probabilities of the labels at the query alone."""
         return outputs[:, :, -1:].softmax(-1)
 

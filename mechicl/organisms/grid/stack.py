@@ -121,14 +121,14 @@ class Stack:
                 else:
                     weight[at].fill_(1.0 if kind == "w" else 0.0)
 
-    def run(self, part: Part, inputs: Tensor) -> Float[Tensor, "model batch pos d_out"]:
+    def run(self, part: Part, inputs: Tensor) -> Float[Tensor, "model batch _ d_out"]:
         """What the models of a part say at every position of their own sequences."""
         return run(part.named, inputs, self.cfg, self.rotation)
 
     @torch.no_grad()
     def __call__(
         self, inputs: Int[Tensor, "model batch pos"] | Float[Tensor, "model batch pos d_in"]
-    ) -> Float[Tensor, "model batch pos d_out"]:
+    ) -> Float[Tensor, "model batch _ d_out"]:
         """What each model says at every position of its own sequences, without gradients."""
         return torch.cat([self.run(part, inputs[part.rows]) for part in self.parts])
 
@@ -148,8 +148,8 @@ def run(
     inputs: Int[Tensor, "model batch pos"] | Float[Tensor, "model batch pos d_in"],
     cfg: StackConfig,
     turns: tuple[Tensor, Tensor],
-) -> Float[Tensor, "model batch pos d_out"]:
-    """One forward pass of all models."""
+) -> Float[Tensor, "model batch _ d_out"]:
+    """One forward pass of all models; positions are all, or the last alone, as the configuration says."""
     n_models, batch, n_pos = inputs.shape[:3]
     if cfg.vectors:
         x = torch.baddbmm(named["embed.b"][:, None], inputs.reshape(n_models, -1, cfg.d_in), named["embed.W"])
