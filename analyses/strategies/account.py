@@ -40,7 +40,7 @@ class StrategyAccount(Result):
     setting: str
     sizes: dict[str, int]
     fit: StrategyFit
-    ablations: Ablations
+    ablations: Ablations | None
     transitions: Transitions
     transience: pd.DataFrame
     losses: pd.DataFrame
@@ -75,15 +75,7 @@ def measure_strategies(
     Errors as of `read_run` and `fit_strategies`.
     """
     found = run if isinstance(run, GridReadings) else read_run(run, progress=progress, **reading)
-    losses = (found.strategy_losses("memorising"), found.strategy_losses("generalising"))
-    arrays = (
-        found.predictions, found.memorising, found.generalising, losses,
-        (found.bits_memorising, found.bits_generalising),
-    )  # fmt: skip
-    axes = {"steps": found.steps, "diversities": found.diversities, "clusters": found.clusters}
-    shared: dict[str, Any] = axes | {"distance": found.distance, "held_out": held_out, "seed": seed}
-    fit = fit_strategies(*arrays, **shared, n_boot=n_boot)
-    ablations = fit_ablations(*arrays, **shared)
+    fit, ablations = fit_readings(found, held_out=held_out, n_boot=n_boot, seed=seed, ablate=True)
     transitions = transition_times(fit)
     transience = measure_transience(fit, found)
     return StrategyAccount(
@@ -98,3 +90,19 @@ def measure_strategies(
         account_verdict(found.setting, fit, transitions, transience),
         found.provenance,
     )
+
+
+def fit_readings(
+    found: GridReadings, *, held_out: float = 0.2, n_boot: int = 200, seed: int = 0, ablate: bool = False
+) -> tuple[StrategyFit, Ablations | None]:
+    """The fit of a run's readings, and what each of its parts is worth, if asked."""
+    arrays = (
+        found.predictions, found.memorising, found.generalising,
+        (found.strategy_losses("memorising"), found.strategy_losses("generalising")),
+        (found.bits_memorising, found.bits_generalising),
+    )  # fmt: skip
+    shared: dict[str, Any] = {
+        "steps": found.steps, "diversities": found.diversities, "clusters": found.clusters,
+        "distance": found.distance, "held_out": held_out, "seed": seed,
+    }  # fmt: skip
+    return fit_strategies(*arrays, **shared, n_boot=n_boot), fit_ablations(*arrays, **shared) if ablate else None

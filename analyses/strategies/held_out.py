@@ -122,9 +122,3 @@ def ends(draws: Float[np.ndarray, "*set boot"], level: float) -> tuple[np.ndarra
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=-1)
     return np.asarray(low), np.asarray(high)
 
-
-def share_of(
-    moved: Float[np.ndarray, "*#set"], whole: Float[np.ndarray, "*#set"]
-) -> Float[np.ndarray, "*set"]:
-    """moved / whole; NaN where there is nothing to share."""
-    return np.asarray(np.divide(moved, np.where(whole == 0, np.nan, whole)))

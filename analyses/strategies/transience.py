@@ -12,7 +12,7 @@ from mechicl.strategies.fit import StrategyFit
 def measure_transience(fit: StrategyFit, readings: GridReadings) -> pd.DataFrame:
     """One row a seed and diversity: how far a model came from memorising, and where it went afterwards.
 
-    lowest: the smallest relative distance at a checkpoint that the two-hypothesis threshold kept, and lowest_step where.
+    lowest: the smallest relative distance at a checkpoint that the two-hypothesis threshold kept; lowest_step: where.
     last: the relative distance at the last checkpoint. rise = last - lowest, 0 to 1: what was lost of generalising.
     fresh_best: the smallest loss on fresh tasks at those checkpoints, fresh_last: the last one; fresh_rise their
     difference, nats or squared errors, above 0 where the model became worse on tasks that it was not trained on.

@@ -18,7 +18,7 @@ into another because training went on from there: both use one basis. Controls, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -30,7 +30,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mechicl.analyses.strategies.held_out import Distances, HeldOut, ends, resamples, share_of
+from mechicl.analyses.strategies.held_out import HeldOut, ends, resamples
+from mechicl.analyses.strategies.moves import Moves
 from mechicl.analyses.strategies.weight_parts import hybrid, in_another_basis, shuffled_change, weight_parts
 from mechicl.provenance import Provenance
 from mechicl.results import Result
@@ -103,25 +104,22 @@ def transplant_weights(
     }
     if unrelated is not None:
         donors[UNRELATED] = unrelated
-    table = _Table(names, counts, level)
-    game = {parts: at for at, parts in enumerate(chosen)}
-    with tqdm(
-        total=len(chosen) + len(donors) * len(names), desc="transplants", unit="model", disable=not progress
-    ) as bar:
-
-        def measured(host: Weights, donor: Weights, sets: Sequence[Collection[int]]) -> Distances:
-            return held.distances(_shown(held.predictions(hybrid(host, donor, numbers, own)), bar) for own in sets)
-
-        found = measured(before, after, chosen)
-        rows = table.of_game(found, game)
-        for donor, weights in donors.items():
-            rows += table.of_control(donor, found, measured(before, weights, [{at} for at in range(len(names))]), game)
+    plan = [(after, own) for own in chosen]
+    plan += [(donor, frozenset({at})) for donor in donors.values() for at in range(len(names))]
+    bar = tqdm(plan, desc="transplants", unit="model", disable=not progress)
+    found = held.distances(held.predictions(hybrid(before, donor, numbers, own)) for donor, own in bar)
+    moves = Moves(found, counts, level)
+    rows = _game_rows(moves, names, chosen)
+    rows += [
+        {"direction": INTO_BEFORE, "donor": donor, "part": part, **moves.row(len(chosen) + number, 0, len(chosen) - 1)}
+        for number, (donor, part) in enumerate((donor, part) for donor in donors for part in names)
+    ]
     return WeightTransplants(
         point=held.point.name,
         n_sequences=len(held),
         level=level,
         frame=pd.DataFrame(rows),
-        sets=table.sets(found, chosen),
+        sets=_set_table(moves, names, chosen),
         provenance=Provenance.of(
             {"model": held.point.name},
             seeds={"controls and bootstrap": seed},
@@ -130,83 +128,41 @@ def transplant_weights(
     )
 
 
-def _shown(predictions: np.ndarray, bar: Any) -> np.ndarray:
-    bar.update()
-    return predictions
-
-
 def _sets(n: int) -> list[frozenset[int]]:
     """All sets of parts; of many parts none, each, all but each, and all."""
     sizes = range(n + 1) if n <= MANY else sorted({0, 1, n - 1, n})
     return [frozenset(own) for size in sizes for own in combinations(range(n), size)]
 
 
-@dataclass(frozen=True)
-class _Table:
-    names: tuple[str, ...]
-    counts: Float[np.ndarray, "boot batch"]
-    level: float
+def _game_rows(moves: Moves, names: Sequence[str], chosen: Sequence[frozenset[int]]) -> list[dict[str, Any]]:
+    """Rows of both directions, and of all orders where all sets were tried. The first set is empty, the last is whole."""
+    game = {own: at for at, own in enumerate(chosen)}
+    n, last = len(names), len(chosen) - 1
+    rows = []
+    for direction, host, other in ((INTO_BEFORE, 0, last), (INTO_AFTER, last, 0)):
+        singles = [game[frozenset({at} if host == 0 else {*range(n)} - {at})] for at in range(n)]
+        total = moves.share(singles, host, other).sum(0)
+        found = [(part, moves.row(at, host, other)) for part, at in zip(names, singles, strict=True)]
+        found += [("sum of parts", moves.numbers(total)), ("interaction", moves.numbers(1 - total))]
+        rows += [{"direction": direction, "donor": OTHER, "part": part, **numbers} for part, numbers in found]
+    if len(chosen) == 2**n:
+        share = moves.share(slice(len(chosen)), 0, last)
+        rows += [
+            {"direction": ALL_ORDERS, "donor": OTHER, "part": part, **moves.numbers(_shapley(share, game, at, n))}
+            for at, part in enumerate(names)
+        ]
+    return rows
 
-    def of_game(self, found: Distances, game: Mapping[frozenset[int], int]) -> list[dict[str, Any]]:
-        """Rows of both directions and of all orders. Column 0 is the sample, the others are resamples."""
-        v, left, loss = (self._both(measure) for measure in (found.d_rel, found.residual, found.mean_loss))
-        n = len(self.names)
-        nothing, everything = game[frozenset()], game[frozenset(range(n))]
-        whole = v[everything] - v[nothing]
-        rows = []
-        for direction, host, sign in ((INTO_BEFORE, nothing, 1), (INTO_AFTER, everything, -1)):
-            singles = [game[frozenset({at} if sign > 0 else {*range(n)} - {at})] for at in range(n)]
-            shares = share_of(sign * (v[singles] - v[host]), whole[None])
-            both = [(self.names[at], shares[at], single) for at, single in enumerate(singles)]
-            for part, draws, single in both:
-                measured = {"moved": v[single, 0] - v[host, 0], "d_rel": v[single, 0], "residual": left[single, 0],
-                            "loss_moved": loss[single, 0] - loss[host, 0]}  # fmt: skip
-                rows.append(self._row(direction, OTHER, part, draws, measured))
-            rows.append(self._row(direction, OTHER, "sum of parts", shares.sum(0), {}))
-            rows.append(self._row(direction, OTHER, "interaction", 1 - shares.sum(0), {}))
-        if n <= MANY:
-            for at, part in enumerate(self.names):
-                rows.append(self._row(ALL_ORDERS, OTHER, part, share_of(_shapley(v, game, at, n), whole), {}))
-        return rows
 
-    def of_control(
-        self, donor: str, found: Distances, controls: Distances, game: Mapping[frozenset[int], int]
-    ) -> list[dict[str, Any]]:
-        """Rows of a control put into `before`, as shares of the checkpoints' difference."""
-        v, own, left, loss = (
-            self._both(measure) for measure in (found.d_rel, controls.d_rel, controls.residual, controls.mean_loss)
-        )
-        host = game[frozenset()]
-        whole = v[game[frozenset(range(len(self.names)))]] - v[host]
-        clean = found.mean_loss()[host, 0]
-        return [
-            self._row(
-                INTO_BEFORE, donor, part, share_of(own[at] - v[host], whole),
-                {"moved": own[at, 0] - v[host, 0], "d_rel": own[at, 0], "residual": left[at, 0],
-                 "loss_moved": loss[at, 0] - clean},
-            )
-            for at, part in enumerate(self.names)
-        ]  # fmt: skip
-
-    def sets(self, found: Distances, chosen: Collection[frozenset[int]]) -> pd.DataFrame:
-        """d_rel of every set."""
-        low, high = ends(found.d_rel(self.counts), self.level)
-        words = [" + ".join(self.names[at] for at in sorted(own)) or "none" for own in chosen]
-        return pd.DataFrame(
-            {"parts": words, "n_parts": [len(own) for own in chosen], "d_rel": found.d_rel()[:, 0], "low": low,
-             "high": high, "residual": found.residual()[:, 0]}
-        )  # fmt: skip
-
-    def _both(self, measure: Any) -> Float[np.ndarray, "set boot"]:
-        return np.concatenate([measure(), measure(self.counts)], axis=1)
-
-    def _row(
-        self, direction: str, donor: str, part: str, draws: Float[np.ndarray, " boot"], measured: Mapping[str, float]
-    ) -> dict[str, Any]:
-        low, high = ends(draws[1:], self.level)
-        unknown = dict.fromkeys(("moved", "d_rel", "residual", "loss_moved"), np.nan)
-        share = {"share": float(draws[0]), "low": float(low), "high": float(high)}
-        return {"direction": direction, "donor": donor, "part": part} | share | unknown | dict(measured)
+def _set_table(moves: Moves, names: Sequence[str], chosen: Sequence[frozenset[int]]) -> pd.DataFrame:
+    """d_rel of every set."""
+    own = slice(len(chosen))
+    low, high = ends(moves.d_rel[own, 1:], moves.level)
+    words = [" + ".join(names[at] for at in sorted(parts)) or "none" for parts in chosen]
+    return pd.DataFrame(
+        {"parts": words, "n_parts": [len(parts) for parts in chosen], "d_rel": moves.d_rel[own, 0], "low": low,
+         "high": high, "residual": moves.residual[own, 0]}
+    )  # fmt: skip
 
 
 def _shapley(

@@ -114,9 +114,8 @@ def prediction_losses(
         if labels != 1:
             raise ValueError(f"got {labels} labels for a truth of numbers; expected 1, the mean")
         return np.asarray((predictions[..., 0] - truth) ** 2)
-    if not (predictions > 0).all() or not np.allclose(
-        predictions.sum(-1), 1, rtol=0, atol=1e-5
-    ):  # float32 is near enough
+    total = predictions.sum(-1)
+    if not (predictions > 0).all() or not np.allclose(total, 1, rtol=0, atol=1e-5):  # of float32 too
         raise ValueError("expected probabilities above 0 that sum to 1 over the last axis; clamp them first")
     if truth.size and not 0 <= truth.min() <= truth.max() < labels:
         raise ValueError(f"got outcomes from {truth.min()} to {truth.max()}; expected 0 to {labels - 1}")

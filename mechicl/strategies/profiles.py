@@ -115,7 +115,7 @@ def strategy_profiles(
     check_predictions(predictions, memorising, generalising, clusters, distance)
     check_offsets(offsets, (*memorising.shape[:3],))
     n_seeds, n_steps, n_diversities, n_items, _ = predictions.shape
-    members = _members(np.arange(n_items) if clusters is None else clusters)
+    members = cluster_members(clusters, n_items)
     grid = _grid(memorising, generalising, offsets, distance)
     found: dict[str, np.ndarray] = {}
     for seed, diversity in np.ndindex(n_seeds, n_diversities):
@@ -135,9 +135,9 @@ def strategy_profiles(
     return Profiles(low=low, counts=(members >= 0).sum(1).astype(float), **found)
 
 
-def _members(clusters: np.ndarray) -> np.ndarray:
+def cluster_members(clusters: Int[np.ndarray, " item"] | None, n_items: int) -> Int[np.ndarray, "batch _"]:
     """The items of each cluster, one row a cluster, -1 beyond its last."""
-    codes, names = pd.factorize(clusters)
+    codes, names = pd.factorize(np.arange(n_items) if clusters is None else clusters)
     n_clusters = min(len(names), MOST_CLUSTERS)
     codes = codes % n_clusters
     order = np.argsort(codes, kind="stable")

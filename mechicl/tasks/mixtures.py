@@ -32,7 +32,7 @@ def stream(seed: int, kind: str, steps: Sequence[int] = ()) -> np.random.Generat
 
 def as_steps(step: int | Sequence[int]) -> list[int]:
     """A step as a list. Training counts 0, 1, ...; other uses take two numbers, as (1, 0), which it never meets."""
-    return [step] if isinstance(step, int) else [*step]
+    return [int(step)] if np.ndim(step) == 0 else [int(part) for part in step]  # type: ignore[union-attr,arg-type]
 
 
 def check_sizes(task: Any, *names: str) -> None:

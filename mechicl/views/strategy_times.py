@@ -1,0 +1,100 @@
+"""Pictures over task diversity and over sizes: the diversity threshold, transition times, fitted parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mechicl.views import BLUE, GREY, INK, VERMILION, _axes, _require
+from mechicl.views.strategy_axes import D_REL, diversity_axis, mean_of_seeds, range_of_seeds
+from mechicl.wording import with_interval
+
+
+def plot_diversity_threshold(fit: Any, *, step: float | None = None, ax: Axes | None = None) -> Axes:
+    """Draw d_rel over task diversity at one checkpoint, by default the last: transformers as marks, the model a line.
+
+    Marks are means over seeds, bars their range, the line is .5. ``step``: the checkpoint nearest to it is drawn.
+    """
+    terms = fit.terms
+    at = len(terms.steps) - 1 if step is None else int(np.abs(terms.steps - step).argmin())
+    low, high = (end[at] for end in range_of_seeds(fit.d_rel))
+    with _axes(ax, (5.6, 3.8)) as ax:
+        ax.axhline(0.5, color=GREY, linewidth=0.9, zorder=0)
+        ax.vlines(terms.diversities, low, high, color=BLUE, linewidth=1.5, zorder=2, label="_range")
+        ax.plot(terms.diversities, mean_of_seeds(fit.d_rel)[at], "o", color=BLUE, markersize=5.5, zorder=3,
+                label="transformers")  # fmt: skip
+        ax.plot(terms.diversities, mean_of_seeds(fit.predicted)[at], color=VERMILION, linestyle="--", marker="D",
+                markerfacecolor="white", markersize=4, linewidth=1.6, zorder=1, label="model of training")  # fmt: skip
+        diversity_axis(ax, terms.diversities, "x")
+        ax.set(ylim=(-0.03, 1.03), xlabel="Task diversity D (tasks)", ylabel=D_REL)
+        ax.set_title(f"After {terms.steps[at]:,.0f} steps", loc="left", fontsize=9.5)
+        ax.legend(loc="best")
+    return ax
+
+
+def plot_transitions(transitions: Any, *, ax: Axes | None = None) -> Axes:
+    """Draw when transformers turn from generalising to memorising, N*(D), observed and predicted, on log axes.
+
+    Bars and bands are intervals; the legend gives exponents, the slopes of log N* on log D. A line steeper than the
+    thin one grows faster than in proportion to D.
+    """
+    times = transitions.times
+    columns = [f"{kind}{end}" for kind in ("predicted", "observed") for end in ("", "_low", "_high")]
+    _require(times, ["diversity", *columns], "times")
+    _require(transitions.scaling, ["times", "slope", "low", "high"], "scaling")
+    exponents = {str(row["times"]): row for row in transitions.scaling.to_dict("records")}
+    with _axes(ax, (5.6, 4.2)) as ax:
+        for kind, colour, marker, style in (("predicted", VERMILION, "D", "--"), ("observed", BLUE, "o", "none")):
+            rows = times.dropna(subset=[kind])
+            x, y, low, high = (rows[c].to_numpy(float) for c in ("diversity", kind, f"{kind}_low", f"{kind}_high"))
+            label = f"{kind}{_exponent(exponents.get(kind))}" if len(rows) else f"{kind}: at no diversity"
+            if kind == "predicted":
+                ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)
+            else:
+                ax.vlines(x, low, high, color=colour, linewidth=1.5, zorder=2, label="_interval")
+            ax.plot(x, y, marker=marker, linestyle=style, color=colour, zorder=3, markersize=5.5,
+                    markerfacecolor=colour if kind == "observed" else "white", label=label)  # fmt: skip
+        known = times.dropna(subset=["predicted"])
+        if len(known) > 1:
+            x, first = known["diversity"].to_numpy(float), known.iloc[0]
+            guide = float(first["predicted"]) * x / float(first["diversity"])
+            ax.plot(x, guide, color=INK, linewidth=0.8, linestyle=":", zorder=0, label="in proportion to D")
+        diversity_axis(ax, times["diversity"], "x")
+        ax.set_yscale("log")
+        ax.set(xlabel="Task diversity D (tasks)", ylabel="Transition time N* (training steps)")
+        ax.legend(loc="best")
+    return ax
+
+
+def plot_parameter(frame: pd.DataFrame, *, parameter: str, over: str, label: str = "", ax: Axes | None = None) -> Axes:
+    """Draw one fitted parameter over a size of the models, with its interval; an open mark sits on a bound.
+
+    ``frame``: a column named ``over`` (such as d_mlp), parameter, estimate, low, high, and bound where it is known.
+    """
+    _require(frame, [over, "parameter", "estimate", "low", "high"], "frame")
+    rows = frame[frame["parameter"] == parameter].sort_values(over)
+    if rows.empty:
+        raise ValueError(f"Got the parameter {parameter!r}, expected one of {sorted(set(frame['parameter']))}.")
+    x, y, low, high = (rows[column].to_numpy(float) for column in (over, "estimate", "low", "high"))
+    bound = rows["bound"].to_numpy(str) != "" if "bound" in rows else np.zeros(len(rows), dtype=bool)
+    with _axes(ax, (4.8, 3.6)) as ax:
+        ax.vlines(x, low, high, color=BLUE, linewidth=1.5, zorder=2)
+        ax.plot(x, y, color=BLUE, linewidth=1.0, zorder=1)
+        for part, face in ((~bound, BLUE), (bound, "white")):
+            ax.plot(x[part], y[part], "o", color=BLUE, markerfacecolor=face, markersize=6, linestyle="none", zorder=3,
+                    label="_estimate" if face == BLUE else "on a bound")  # fmt: skip
+        diversity_axis(ax, x, "x")
+        ax.set(xlabel=label or over, ylabel=f"Fitted {parameter}")
+        if bound.any():
+            ax.legend(loc="best")
+    return ax
+
+
+def _exponent(row: Any) -> str:
+    """What the legend says of an exponent."""
+    if row is None or not np.isfinite(row["slope"]):
+        return ""
+    return f": exponent {with_interval(float(row['slope']), float(row['low']), float(row['high']), 2)}"
