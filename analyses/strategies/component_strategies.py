@@ -5,7 +5,7 @@ An ablation puts the mean over sequences, position by position, in the place of 
     moved = d_rel(ablated) - d_rel(clean)      above 0: without it the model memorises more, so it carried generalising
 
 and likewise the loss. Any change of a model moves something, so beside it stands `control`, the mean over changes of
-the same size in random directions (the change, turned by a random rotation), and `beyond` = moved - control. Parts are
+the same size in random directions (the change, turned by a rotation drawn for each sequence), and `beyond` = moved - control. Parts are
 named on one half of the sequences, by a test of `beyond` corrected over all parts (max-T, whole sequences' signs flipped;
 d_rel without its limits at 0 and 1 is a mean over sequences), and judged on the other, whose numbers are shown. The
 residual tells whether the ablated model follows either strategy at all. In a model of one head the head is its attention.
@@ -86,7 +86,7 @@ def ablate_components(
 ) -> ComponentStrategies:
     """Ablate every head, attention, MLP and layer of a model, and measure how far d_rel and loss move.
 
-    n_random: random directions a part. seed: halves, directions, permutations and bootstrap.
+    n_random: random directions a part and sequence. seed: halves, directions, permutations and bootstrap.
 
         ablate_components(HookedRun.of(open_checkpoint(folder), HeldOut.of(point))).plot()
 
@@ -149,15 +149,16 @@ def _changed(
         own = taken[point, part.layer]
         change = own.mean(0, keepdim=True) - own
         if generator is not None:
-            change = change @ _rotation(own.shape[-1], generator).to(own)
+            turn = _rotations(*own.shape[:: own.ndim - 1], generator).to(own)
+            change = torch.einsum("b...d,bde->b...e", change, turn)
         hooks.append(replaced(run.wrapped, (point, part.layer), own + change, head=part.head))
     return run.predictions(hooks)
 
 
-def _rotation(size: int, generator: torch.Generator) -> Float[Tensor, "d_model d_model"]:
-    """A random orthogonal matrix, uniform."""
-    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return q * r.diagonal().sign()
+def _rotations(batch: int, size: int, generator: torch.Generator) -> Float[Tensor, "batch d_model d_model"]:
+    """Random orthogonal matrices, uniform; one a sequence, so that the mean is over many directions."""
+    q, r = torch.linalg.qr(torch.randn(batch, size, size, generator=generator, dtype=torch.float64))
+    return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]
 
 
 def _effects(found: Distances, n_random: int) -> Float[np.ndarray, "head verb"]:

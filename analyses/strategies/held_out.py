@@ -44,7 +44,11 @@ class HeldOut:
         """Draw n sequences of those that training never met; `part`: which such set."""
         if n < 4:
             raise ValueError(f"got n={n}; expected 4 sequences or more, to draw them again and to halve them")
-        batch = held_out(point, n, part=part)
+        return cls.over(point, held_out(point, n, part=part))
+
+    @classmethod
+    def over(cls, point: GridPoint, batch: Any) -> HeldOut:
+        """For sequences that the point's task gave."""
         said = predict_strategies(point.task, batch)
         return cls(point, batch, said.memorising, said.generalising, said.truth)
 
@@ -71,6 +75,8 @@ class HeldOut:
             [part.mean(-1) for part in (apart(own, memorising), apart(own, generalising), prediction_losses(own, truth))]
             for own in (said[:, at] for said in predictions)
         ]
+        if not each:
+            raise ValueError("got no predictions; expected those of one model or more")
         to_memorising, to_generalising, loss = (np.stack(part) for part in zip(*each, strict=True))
         return Distances(to_memorising, to_generalising, apart(memorising, generalising).mean(-1), loss)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,24 @@ from tqdm.auto import tqdm
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.predictions import each_checkpoint, held_out
 from mechicl.organisms.grid.store import read_grid
+from mechicl.predictors import chains, classification, pooled_regression, urns
 from mechicl.predictors.bayes import StrategyPredictions, predict_strategies, prediction_losses
 from mechicl.provenance import Provenance
 from mechicl.results import Result
 from mechicl.strategies.complexity import strategy_bits
+from mechicl.tasks.chains import ChainTask
+from mechicl.tasks.classification import ClassificationTask
+from mechicl.tasks.pooled_regression import PooledRegressionTask
+from mechicl.tasks.urns import UrnTask
 
 SIZES = ("dim", "context", "d_mlp", "n_layers")
 CHOICE, JUDGING, LOSSES = 0, 1, 2  # parts of the held-out sequences
+PREDICTORS: dict[type, ModuleType] = {
+    UrnTask: urns,
+    ChainTask: chains,
+    PooledRegressionTask: pooled_regression,
+    ClassificationTask: classification,
+}
 BLOCKS = 10  # whose median is taken of mean losses
 
 
@@ -180,7 +192,7 @@ def _read(
         fresh_losses.append(prediction_losses(predictions, both[1].truth).mean())
     own = both[0]
     constant = None if own.constant is None else own.constant[clusters, positions]
-    bits = strategy_bits(point.task)
+    bits = task_bits(point.task)
     return {
         "predictions": np.stack(kept),
         "memorising": own.memorising[clusters, positions],
@@ -206,6 +218,13 @@ def _predictor_losses(point: GridPoint, n: int, fresh: StrategyPredictions) -> d
         found[name] = median_of_means(each)
         found[f"fresh_{name}"] = float(prediction_losses(getattr(fresh, name), fresh.truth).mean())
     return found
+
+
+def task_bits(task: Any) -> tuple[float, float]:
+    """K of the memorising and the generalising predictor of a task, bits; labels count as a number an item."""
+    predictors = PREDICTORS[type(task)]
+    pool = np.column_stack([task.pool, task.pool_labels]) if isinstance(task, ClassificationTask) else task.pool
+    return strategy_bits(pool, predictors.memorising, predictors.generalising)
 
 
 def median_of_means(values: Float[np.ndarray, " _"], blocks: int = BLOCKS) -> float:

@@ -22,12 +22,13 @@ _N_ITEMS = 64
 
 @dataclass(frozen=True)
 class Sample:
-    """Predictions of some items, the same number of every cluster, in the order of clusters."""
+    """Predictions of some items, as many of every cluster, in the order of clusters; items: which of all they are."""
 
     predictions: Float[np.ndarray, "seed step diversity item label"]
     memorising: Float[np.ndarray, "seed diversity item label"]
     generalising: Float[np.ndarray, "seed diversity item label"]
     offsets: Float[np.ndarray, "seed diversity item"] | None
+    items: Int[np.ndarray, " item"]
     clusters: Int[np.ndarray, " item"]
 
     def mixture(
@@ -54,8 +55,9 @@ def draw_sample(
     each = max(1, min(int(sizes.min()), _N_ITEMS // len(members)))
     chosen = [np.sort(rng.choice(row[:size], each, replace=False)) for row, size in zip(members, sizes, strict=True)]
     items = np.concatenate(chosen)
-    parts = (values[..., items, :].astype(np.float64) for values in (predictions, memorising, generalising))
-    return Sample(*parts, None if offsets is None else offsets[..., items], np.repeat(np.arange(len(members)), each))
+    h, m, g = (values[..., items, :].astype(np.float64) for values in (predictions, memorising, generalising))
+    own = None if offsets is None else offsets[..., items]
+    return Sample(h, m, g, offsets=own, items=items, clusters=np.repeat(np.arange(len(members)), each))
 
 
 @dataclass(frozen=True)

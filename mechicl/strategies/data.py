@@ -39,7 +39,7 @@ class StrategyData:
     def cells(self) -> dict[str, Bool[np.ndarray, "step diversity"]]:
         """Sets of kept cells: all, fitted, held_out, and the held out ones of fitted diversities or steps."""
         kept = np.broadcast_to(self.kept[:, None], self.fitted.shape)
-        steps, diversities = self.fitted.any(1)[:, None], self.fitted.any(0)
+        steps, diversities = np.any(self.fitted, axis=1, keepdims=True), self.fitted.any(0)
         return {
             "all": kept.copy(),
             "fitted": self.fitted,
@@ -77,9 +77,7 @@ def strategy_data(
     (loss_m, loss_g), (bits_m, bits_g) = losses, complexities
     if loss_m.shape != loss_g.shape:
         raise ValueError(f"got losses of shapes {loss_m.shape} and {loss_g.shape}; expected [seed, diversity] both")
-    terms = OddsTerms(
-        *(values.astype(np.float64) for values in (steps, diversities, loss_g - loss_m, bits_m, bits_g))
-    )
+    terms = OddsTerms(*(values.astype(np.float64) for values in (steps, diversities, loss_g - loss_m, bits_m, bits_g)))
     if predictions.shape[:3] != terms.shape:
         raise ValueError(
             f"got predictions of {predictions.shape[:3]} seeds, steps and diversities; losses, steps and diversities "
@@ -90,14 +88,23 @@ def strategy_data(
         predictions, memorising, generalising, clusters=clusters, distance=distance, offsets=offsets
     )
     average = profiles.average()
-    best_log_odds, best_distance = (part.reshape(terms.shape) for part in lowest(average.profiles, (prod(terms.shape),)))
-    kept = kept_checkpoints(best_distance, share=share)
+    best_log_odds, best_distance = (
+        part.reshape(terms.shape) for part in lowest(average.profiles, (prod(terms.shape),))
+    )
+    kept = kept_checkpoints(best_distance, average.between, share=share)
     return StrategyData(
         distance=distance,
         terms=terms,
         profiles=profiles,
         average=average,
-        sample=draw_sample(predictions, memorising, generalising, cluster_members(clusters, predictions.shape[3]), offsets=offsets, seed=seed),
+        sample=draw_sample(
+            predictions,
+            memorising,
+            generalising,
+            cluster_members(clusters, predictions.shape[3]),
+            offsets=offsets,
+            seed=seed,
+        ),
         best_log_odds=best_log_odds,
         best_distance=best_distance,
         kept=kept,

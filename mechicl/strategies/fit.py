@@ -16,7 +16,7 @@ from mechicl.strategies.data import Pair, StrategyData, strategy_data
 from mechicl.strategies.measures import measure_table, parameter_table
 from mechicl.strategies.optimise import Objective, fit_odds
 from mechicl.strategies.posterior_odds import OddsParameters, OddsTerms
-from mechicl.strategies.refits import Refits, bootstrap_fits, draw_times, shuffled_fits
+from mechicl.strategies.refits import bootstrap_fits, draw_times, shuffled_fits
 from mechicl.strategies.words import fit_warnings
 
 
@@ -67,7 +67,10 @@ class StrategyFit(Result):
 
     def __repr__(self) -> str:
         """Parameters, correlations and every warning."""
-        found = [f"{row.parameter}={row.estimate:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in self.parameters.itertuples()]
+        found = [
+            f"{row.parameter}={row.estimate:.3g} [{row.low:.3g}, {row.high:.3g}]"
+            for row in self.parameters.itertuples()
+        ]
         for cells in ("fitted", "held_out"):
             found.append(f"d_rel {cells} {self.measure('d_rel', cells):.3f}")
         return "\n".join([f"StrategyFit({', '.join(found)})", *(f"  warning: {text}" for text in self.warnings)])

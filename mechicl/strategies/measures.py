@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -25,6 +27,18 @@ def percentiles(draws: Float[np.ndarray, " boot"], level: float) -> tuple[float,
     return float(low), float(high)
 
 
+def correlation_percentiles(value: float, draws: Float[np.ndarray, " boot"], level: float) -> tuple[float, float]:
+    """The interval of a correlation: of Fisher's z, the draws moved so that their mean is the estimate.
+
+    Resampling adds noise to what is noisy already, so that without this all draws may lie below the estimate.
+    """
+    z = np.arctanh(np.clip(draws[np.isfinite(draws)], -1 + 1e-12, 1 - 1e-12))
+    if not len(z) or np.isnan(value):
+        return float("nan"), float("nan")
+    low, high = percentiles(z - z.mean() + np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12)), level)
+    return float(np.tanh(low)), float(np.tanh(high))
+
+
 def parameter_table(fit: OddsFit, refits: Refits, level: float) -> pd.DataFrame:
     """One row a parameter: estimate, low, high, bound."""
     rows = []
@@ -43,7 +57,9 @@ def measure_table(
     rows = []
     for name in data.cells:
         for measure, value, sign in (("d_rel", d_rel[name], 1), ("loss", loss[name], -1)):
-            low, high = percentiles(getattr(refits, measure)[name], level)
+            draws = getattr(refits, measure)[name]
+            corr = measure == "d_rel"
+            low, high = correlation_percentiles(value, draws, level) if corr else percentiles(draws, level)
             control = getattr(shuffled, measure)[name]
             rows.append(_row(measure, name, value, low, high) | _against(value, control, sign))
         rows += _prediction_rows(data, fit, name, times, level)
@@ -52,8 +68,8 @@ def measure_table(
     return frame.sort_values("measure", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
-def _against(value: float, control: Float[np.ndarray, " boot"], sign: int) -> dict[str, float]:
-    """The shuffles' mean and range, and p = (1 + shuffles that do as well) / (1 + shuffles); undefined ones count as 0."""
+def _against(value: float, control: Float[np.ndarray, " boot"], sign: int) -> dict[str, Any]:
+    """The shuffles' mean and range, and p = (1 + those that do as well) / (1 + all)."""
     known = control[np.isfinite(control)]
     if not len(control) or np.isnan(value):
         return dict.fromkeys(("control", "control_low", "control_high", "p"), float("nan"))
@@ -63,9 +79,7 @@ def _against(value: float, control: Float[np.ndarray, " boot"], sign: int) -> di
     return {name: float(number) for name, number in found.items()} | {"p": float((1 + as_well) / (1 + len(control)))}
 
 
-def _prediction_rows(
-    data: StrategyData, fit: OddsFit, name: str, times: Times, level: float
-) -> list[dict[str, float | str]]:
+def _prediction_rows(data: StrategyData, fit: OddsFit, name: str, times: Times, level: float) -> list[dict[str, Any]]:
     """Spearman, R^2 and agreement over one set of cells, beside a constant weight."""
     cells = data.cells[name]
     if not cells.any():
@@ -82,6 +96,6 @@ def _prediction_rows(
     ]
 
 
-def _row(measure: str, cells: str, value: float, low: float, high: float) -> dict[str, float | str]:
-    nothing = dict.fromkeys(("control", "control_low", "control_high", "p"), float("nan"))
+def _row(measure: str, cells: str, value: float, low: float, high: float) -> dict[str, Any]:
+    nothing: dict[str, Any] = dict.fromkeys(("control", "control_low", "control_high", "p"), float("nan"))
     return {"measure": measure, "cells": cells, "value": value, "low": low, "high": high} | nothing

@@ -1,9 +1,9 @@
 """The three parameters that bring the model of training closest to a transformer: L-BFGS-B with exact gradients.
 
-Minimised is the mean profile (`mechicl.strategies.profiles`) of the fitted cells at the model's log odds, seeds weighing
-alike. Searched over alpha, beta and, in place of log gamma, the log of the evidence's scale at a middle step: gamma and
-alpha pull together, this and alpha hardly. Starts: the three of 2506.17859, and the best of a coarse grid on which the
-transition of some diversity falls on some checkpoint. The lowest end is taken.
+Minimised is the mean profile (`mechicl.strategies.profiles`) of the fitted cells at the model's log odds, seeds
+weighing alike. Searched over alpha, beta and, in place of log gamma, the log of the evidence's scale at a middle step:
+gamma and alpha pull together, this and alpha hardly. Starts: the three of 2506.17859, and the best of a coarse grid on
+which the transition of some diversity falls on some checkpoint. The lowest end is taken.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ class OddsTerms(Record):
             values = getattr(self, name)
             if values.shape != self.advantage.shape or values.shape[1:] != self.diversities.shape:
                 raise ValueError(
-                    f"got {name} of shape {values.shape}; expected [seed, diversity], {len(self.diversities)} diversities"
+                    f"got {name} of shape {values.shape}; expected {self.advantage.shape}, [seed, diversity] "
+                    f"with {len(self.diversities)} diversities"
                 )
             if not np.isfinite(values).all():
                 raise ValueError(f"got {name} that is not finite; losses and complexities must be known everywhere")
@@ -83,6 +84,11 @@ class OddsTerms(Record):
         """-ln 2 (K_M^beta - K_G^beta): the log prior odds, below 0 where memorising is the longer description."""
         return np.asarray(-np.log(2) * (self.bits_memorising**beta - self.bits_generalising**beta))
 
+    def prior_slope(self, beta: float) -> Float[np.ndarray, "seed diversity"]:
+        """The derivative of the log prior odds with respect to beta."""
+        m, g = (bits**beta * np.log(bits) for bits in (self.bits_memorising, self.bits_generalising))
+        return np.asarray(-np.log(2) * (m - g))
+
     def log_odds(self, parameters: OddsParameters) -> Float[np.ndarray, "seed step diversity"]:
         """The log posterior odds of memorising against generalising."""
         return np.asarray(self.evidence(parameters.alpha, parameters.gamma) + self.prior(parameters.beta)[:, None, :])
@@ -90,12 +96,10 @@ class OddsTerms(Record):
     def log_odds_gradient(self, parameters: OddsParameters) -> Float[np.ndarray, "_ seed step diversity"]:
         """Derivatives of the log odds with respect to alpha, beta and log gamma."""
         evidence = self.evidence(parameters.alpha, parameters.gamma)
-        powered = (bits**parameters.beta * np.log(bits) for bits in (self.bits_memorising, self.bits_generalising))
-        by_beta = -np.log(2) * np.subtract(*powered)
         return np.stack(
             [
                 -xlogy(evidence, np.where(evidence == 0, 1.0, self.steps[:, None])),
-                np.broadcast_to(by_beta[:, None, :], evidence.shape),
+                np.broadcast_to(self.prior_slope(parameters.beta)[:, None, :], evidence.shape),
                 evidence,
             ]
         )

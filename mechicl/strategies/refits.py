@@ -1,8 +1,8 @@
 """Fits repeated on resampled and on shuffled data: what intervals and controls of `fit_strategies` are made of.
 
 Bootstrap: seeds are drawn with replacement, and sequences (the same for all seeds, steps and diversities, which allows
-for sequences that are shared). Every draw is fitted anew, from the estimate. Controls: cells (step and diversity) change
-places, so that no cell's odds go with its predictions; what a fit finds then is chance.
+for sequences that are shared). Every draw is fitted anew, from the estimate. Controls: cells (step and diversity)
+change places, so that no cell's odds go with its predictions; what a fit finds then is chance.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _stacked(rows: list[tuple[OddsFit, dict[str, float], dict[str, float]]], cel
     values = np.array([[getattr(fit.parameters, name) for name in NAMES] for fit, _, _ in rows], dtype=float)
     parameters = np.where(good[:, None], values.reshape(-1, 3), np.nan)
 
-    def column(number: int, name: str) -> np.ndarray:
-        return np.where(good, np.array([row[number][name] for row in rows], dtype=float), np.nan)
+    def columns(found: list[dict[str, float]]) -> dict[str, np.ndarray]:
+        return {name: np.where(good, np.array([row[name] for row in found], dtype=float), np.nan) for name in cells}
 
-    return Refits(parameters, {name: column(1, name) for name in cells}, {name: column(2, name) for name in cells})
+    return Refits(parameters, columns([d_rel for _, d_rel, _ in rows]), columns([loss for _, _, loss in rows]))

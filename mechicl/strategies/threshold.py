@@ -6,19 +6,29 @@ checkpoint at which it is below
     min + share (max - min)       over all checkpoints; share .2, for regression .1
 
 is where that diversity is near the line between the strategies; the last of these over diversities is the threshold,
-and earlier checkpoints are left out. d_rel of those means nothing: an untrained model may seem to memorise.
+and earlier checkpoints are left out: d_rel of those means nothing, an untrained model may seem to memorise. (A distance
+below 1% of d(M, G) is near whatever the range: else a transformer that the strategies describe perfectly would be
+judged by rounding.)
 """
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
+NEAR = 0.01
 SHARES = {"kl": 0.2, "mse": 0.1}
 
 
-def first_described(distances: Float[np.ndarray, "seed step diversity"], *, share: float = 0.2) -> np.ndarray:
+def first_described(
+    distances: Float[np.ndarray, "seed step diversity"],
+    between: Float[np.ndarray, "seed diversity"],
+    *,
+    share: float = 0.2,
+) -> Int[np.ndarray, " diversity"]:
     """The number of the first checkpoint of each diversity below its threshold, of distances averaged over seeds.
+
+    between: d(M, G), in the unit of the distances.
 
     Errors (ValueError): a share outside 0 to 1; distances that are not finite.
     """
@@ -28,15 +38,18 @@ def first_described(distances: Float[np.ndarray, "seed step diversity"], *, shar
         raise ValueError("got distances that are not finite (NaN or infinite); drop these checkpoints")
     mean = distances.mean(0)
     low, high = mean.min(0), mean.max(0)
-    return np.argmax(mean <= low + share * (high - low), axis=0)
+    return np.asarray(np.argmax(mean <= np.maximum(low + share * (high - low), NEAR * between.mean(0)), axis=0))
 
 
 def kept_checkpoints(
-    distances: Float[np.ndarray, "seed step diversity"], *, share: float = 0.2
+    distances: Float[np.ndarray, "seed step diversity"],
+    between: Float[np.ndarray, "seed diversity"],
+    *,
+    share: float = 0.2,
 ) -> Bool[np.ndarray, " step"]:
     """Which checkpoints are at or after the threshold of every diversity.
 
-        kept_checkpoints(best_distances, share=0.2)
+    kept_checkpoints(best_distances, between, share=0.2)
     """
-    first = int(first_described(distances, share=share).max())
+    first = int(first_described(distances, between, share=share).max())
     return np.arange(distances.shape[1]) >= first

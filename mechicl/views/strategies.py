@@ -6,8 +6,8 @@
     strategy_judged    what the parameters are worth, and where training pulls
 
 All draw on ``ax`` (or on a new figure), return the Axes, never call ``show()`` and leave matplotlib's settings as they
-are. Blue is memorising, vermilion generalising; marks and line styles tell the same in grey. Training time is on an
-axis of square roots, as checkpoints are, task diversity on one of powers of two.
+are. On maps dark is memorising (1) and light generalising (0), also in grey. Training time is on an axis of square
+roots, as checkpoints are, task diversity on one of powers of two.
 """
 
 from __future__ import annotations
@@ -21,12 +21,22 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import Colormap
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from mechicl.views import GREY, INK, PALE, _axes
-from mechicl.views.heads import DIVERGING, RISING
-from mechicl.views.strategy_axes import D_REL, beside, diversity_axis, edges, mean_of_seeds, root, step_axis
-from mechicl.views.strategy_judged import plot_ablations, plot_vector_field
+from mechicl.views.heads import RISING
+from mechicl.views.strategy_axes import (
+    D_REL,
+    STRATEGIES,
+    beside,
+    diversity_axis,
+    edges,
+    mean_of_seeds,
+    root,
+    step_axis,
+)
 from mechicl.views.strategy_curves import plot_collapse, plot_posterior_odds, plot_training, plot_transience
+from mechicl.views.strategy_judged import plot_ablations, plot_vector_field
 from mechicl.views.strategy_times import plot_diversity_threshold, plot_parameter, plot_transitions
 
 __all__ = [
@@ -43,6 +53,8 @@ __all__ = [
     "plot_transitions",
     "plot_vector_field",
 ]
+
+HALO = [withStroke(linewidth=3.4, foreground="white")]
 
 
 def plot_strategy_fit(fit: Any, *, ax: Axes | None = None) -> Axes:
@@ -90,13 +102,15 @@ def plot_residual_map(fit: Any, *, ax: Axes | None = None) -> Axes:
 
 def _phase(ax: Axes, fit: Any, values: Float[np.ndarray, "step diversity"]) -> QuadMesh:
     """One map of d_rel, with hatches, the line around fitted cells and the line of .5."""
-    mesh = _cells(ax, values, fit.terms.steps, fit.terms.diversities, DIVERGING)
+    mesh = _cells(ax, values, fit.terms.steps, fit.terms.diversities, STRATEGIES)
     _hatch(ax, fit.terms.steps, fit.terms.diversities, fit.kept)
     _outline(ax, fit.terms.steps, fit.terms.diversities, fit.fitted)
     shown = np.where(fit.kept[:, None], values, np.nan)
     if min(shown.shape) > 1 and np.nanmin(shown, initial=1.0) < 0.5 < np.nanmax(shown, initial=0.0):
-        ax.contour(fit.terms.steps, fit.terms.diversities, shown.T, levels=[0.5], colors=[INK], linewidths=0.9, linestyles="--")
-        ax.plot([], [], color=INK, linewidth=0.9, linestyle="--", label="d_rel = .5")
+        line = {"linewidths": 1.1, "linestyles": "--"}
+        drawn = ax.contour(fit.terms.steps, fit.terms.diversities, shown.T, levels=[0.5], colors=[INK], **line)
+        drawn.set(path_effects=HALO)
+        ax.plot([], [], color=INK, linewidth=1.1, linestyle="--", label="d_rel = .5")
     return mesh
 
 
@@ -151,6 +165,7 @@ def _outline(
     for i, j in zip(*np.nonzero(around[1:-1, 1:] != around[1:-1, :-1]), strict=True):
         segments.append([(x[i], y[j]), (x[i + 1], y[j])])
     if segments:
-        lines = LineCollection(segments, colors=[INK], linewidths=2.2, capstyle="projecting", zorder=3, clip_on=False)
-        lines.set_label("fitted inside")
-        ax.add_collection(lines, autolim=False)
+        for colour, width, label in (("white", 4.6, "_halo"), (INK, 2.2, "fitted inside")):
+            lines = LineCollection(segments, colors=[colour], linewidths=width, capstyle="projecting", zorder=3)
+            lines.set(label=label, clip_on=False)
+            ax.add_collection(lines, autolim=False)

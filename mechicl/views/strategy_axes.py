@@ -9,9 +9,14 @@ import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from mechicl.views import BLUE
+
 D_REL = "Relative distance d_rel\n(0: generalising, 1: memorising)"
+# Light to dark without a turn, so that 0 and 1 are told apart with any eyes, and in grey.
+STRATEGIES = LinearSegmentedColormap.from_list("strategies", ["#FFF1C9", "#E9C46A", "#8A9A9B", BLUE, "#00253D"])
 FEW = 6  # diversities that one picture of curves can hold
 
 

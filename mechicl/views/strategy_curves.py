@@ -17,8 +17,8 @@ TALLEST = 12.0  # log odds at the ends of an axis: a weight of 0 or 1 up to 6e-6
 MARKERS = ("o", "^", "s", "D", "v", "P")
 AGAINST = {
     "steps": "Training step N",
-    "scaled": "N to the power of 1 \N{MINUS SIGN} alpha",
-    "odds": "Log posterior odds of memorising, as the model of training has them (nats)",
+    "scaled": r"$N^{1 - \alpha}$, training steps to the fitted power",
+    "odds": "Log posterior odds of the model of training (nats)",
 }
 
 
@@ -82,7 +82,9 @@ def plot_collapse(
                 ax.plot(line, model, color=colour, linewidth=1.4, zorder=3, label="_model")
         if against == "odds":
             at_odds = np.linspace(-TALLEST, TALLEST, 200)
-            ax.plot(at_odds, 1 / (1 + np.exp(-at_odds)), color=INK, linewidth=1.3, zorder=3, label="weight")
+            ax.plot(
+                at_odds, 1 / (1 + np.exp(-at_odds)), color=INK, linewidth=1.3, zorder=3, label="weight of memorising"
+            )
         if against == "steps":
             step_axis(ax, terms.steps)
         ax.set(ylim=(-0.03, 1.03), xlabel=AGAINST[against], ylabel=D_REL)

@@ -44,11 +44,11 @@ def plot_transitions(transitions: Any, *, ax: Axes | None = None) -> Axes:
     times = transitions.times
     columns = [f"{kind}{end}" for kind in ("predicted", "observed") for end in ("", "_low", "_high")]
     _require(times, ["diversity", *columns], "times")
-    _require(transitions.scaling, ["times", "slope", "low", "high"], "scaling")
-    exponents = {str(row["times"]): row for row in transitions.scaling.to_dict("records")}
+    _require(transitions.scaling, ["time", "slope", "low", "high"], "scaling")
+    exponents = {str(row["time"]): row for row in transitions.scaling.to_dict("records")}
     with _axes(ax, (5.6, 4.2)) as ax:
         for kind, colour, marker, style in (("predicted", VERMILION, "D", "--"), ("observed", BLUE, "o", "none")):
-            rows = times.dropna(subset=[kind])
+            rows = times[np.isfinite(times[kind])]
             x, y, low, high = (rows[c].to_numpy(float) for c in ("diversity", kind, f"{kind}_low", f"{kind}_high"))
             label = f"{kind}{_exponent(exponents.get(kind))}" if len(rows) else f"{kind}: at no diversity"
             if kind == "predicted":
@@ -57,7 +57,7 @@ def plot_transitions(transitions: Any, *, ax: Axes | None = None) -> Axes:
                 ax.vlines(x, low, high, color=colour, linewidth=1.5, zorder=2, label="_interval")
             ax.plot(x, y, marker=marker, linestyle=style, color=colour, zorder=3, markersize=5.5,
                     markerfacecolor=colour if kind == "observed" else "white", label=label)  # fmt: skip
-        known = times.dropna(subset=["predicted"])
+        known = times[np.isfinite(times["predicted"])]
         if len(known) > 1:
             x, first = known["diversity"].to_numpy(float), known.iloc[0]
             guide = float(first["predicted"]) * x / float(first["diversity"])
@@ -89,7 +89,7 @@ def plot_parameter(frame: pd.DataFrame, *, parameter: str, over: str, label: str
         diversity_axis(ax, x, "x")
         ax.set(xlabel=label or over, ylabel=f"Fitted {parameter}")
         if bound.any():
-            ax.legend(loc="best")
+            ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return ax
 
 

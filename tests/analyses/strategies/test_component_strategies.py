@@ -54,8 +54,9 @@ def test_an_ablation_is_the_mean_by_hand(one_headed: HookedRun) -> None:
 
 
 def test_a_random_change_is_as_large() -> None:
-    turn = component_strategies._rotation(6, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(turn @ turn.T, torch.eye(6, dtype=torch.float64))
+    turn = component_strategies._rotations(3, 6, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(turn @ turn.mT, torch.eye(6, dtype=torch.float64).expand(3, 6, 6))
+    assert (turn[0] - turn[1]).abs().max() > 0.1
 
 
 def test_a_part_that_is_noise_is_named_no_more_often_than_chance(one_headed: HookedRun) -> None:
@@ -66,10 +67,10 @@ def test_a_part_that_is_noise_is_named_no_more_often_than_chance(one_headed: Hoo
             component_strategies, "_changed", lambda run, part, taken, _: original(run, part, taken, generator)
         )
         named = [
-            bool(ablate_components(one_headed, n_boot=100, n_permutations=99, n_random=9, seed=seed).frame["named"][2])
-            for seed in range(4)
+            ablate_components(one_headed, n_boot=100, n_permutations=99, n_random=3, seed=seed).frame["named"].any()
+            for seed in range(6)
         ]
-    assert sum(named) <= 3
+    assert sum(named) <= 1
 
 
 def test_layers_and_heads_are_counted_where_there_are_several() -> None:
