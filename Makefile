@@ -10,6 +10,7 @@ BENCH_ARGS ?=
 ORGANISM_ARGS ?=
 REGRESSOR_ARGS ?=
 CLASSIFIER_ARGS ?=
+STRATEGY_ARGS ?= balls_and_urns
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +29,7 @@ NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard examples/*.py))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo heads gradient kernel test lint types test-tl3 wheel-check notebooks bench bench-patching \
-	bench-gradient bench-kernel calibration organisms regressors classifiers clean
+	bench-gradient bench-kernel bench-grid strategies calibration organisms regressors classifiers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +89,12 @@ bench-gradient: $(READY) ## how fast are gradient steps, beside a copy of the mo
 
 bench-kernel: $(READY) ## how fast are regressions onto kernels, beside scikit-learn in a loop?
 	$(BIN)/python tests/benchmarks/kernel_fit.py $(BENCH_ARGS)
+
+bench-grid: $(READY) ## how fast are many small models trained at once, beside a loop over Hugging Face's GPT-NeoX?
+	$(BIN)/python tests/benchmarks/grid_training.py $(BENCH_ARGS)
+
+strategies: $(READY) ## train the grid of a setting and measure it anew: an hour; goes on where it was interrupted
+	$(BIN)/python -m mechicl.analyses.strategies.regenerate $(STRATEGY_ARGS)
 
 calibration: $(READY) ## false heads, power and coverage of the localisation on planted models; writes its table
 	$(BIN)/python tests/benchmarks/calibration.py $(BENCH_ARGS)

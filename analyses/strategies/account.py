@@ -2,7 +2,8 @@
 
     readings       what every checkpoint predicts, beside both strategies (`read_run`)
     fit            three numbers from which the model of training predicts all of it (`fit_strategies`)
-    ablations      what each of the three is worth
+    ablations      what each of the three is worth; and whether a third strategy (a constant), or odds that see the
+                   context, would predict better
     transitions    when models turn from generalising to memorising, N*(D), observed and predicted
     transience     where models generalise first, and memorise later
 
@@ -22,8 +23,11 @@ from mechicl.analyses.strategies.transience import measure_transience
 from mechicl.analyses.strategies.words import account_verdict
 from mechicl.provenance import Provenance
 from mechicl.results import Result
-from mechicl.strategies.ablations import Ablations, fit_ablations
-from mechicl.strategies.fit import StrategyFit, fit_strategies
+from mechicl.strategies.ablations import StrategyAblations, ablate_strategies
+from mechicl.strategies.context_odds import ContextOdds, compare_context_odds
+from mechicl.strategies.data import StrategyData, strategy_data
+from mechicl.strategies.fit import StrategyFit, fit_data
+from mechicl.strategies.three_way import ThreeWayFit, fit_three_strategies
 from mechicl.strategies.transitions import Transitions, transition_times
 
 
@@ -31,16 +35,19 @@ from mechicl.strategies.transitions import Transitions, transition_times
 class StrategyAccount(Result):
     """All measurements of the Bayesian account on one setting.
 
-    sizes: dim, context, d_mlp, n_layers of all models. losses: one row a seed, step and diversity: the transformer's
-    loss on its training tasks and on fresh ones (nats, or squared errors). predictor_losses: one row a seed and
-    diversity: the strategies' losses on the training tasks and (fresh_...) on fresh ones. transience: one row a seed
-    and diversity, as `measure_transience` says. verdict: in words.
+    sizes: dim, context, d_mlp, n_layers of all models. three, context: with a constant as a third strategy, and with
+    odds that change within a sequence; None where the setting has no such thing. losses: one row a seed, step and
+    diversity: the transformer's loss on its training tasks and on fresh ones (nats, or squared errors).
+    predictor_losses: one row a seed and diversity: the strategies' losses on the training tasks and (fresh_...) on
+    fresh ones. transience: one row a seed and diversity, as `measure_transience` says. verdict: in words.
     """
 
     setting: str
     sizes: dict[str, int]
     fit: StrategyFit
-    ablations: Ablations | None
+    ablations: StrategyAblations
+    three: ThreeWayFit | None
+    context: ContextOdds | None
     transitions: Transitions
     transience: pd.DataFrame
     losses: pd.DataFrame
@@ -61,7 +68,9 @@ def measure_strategies(
     run: str | Path | GridReadings,
     *,
     held_out: float = 0.2,
+    threshold: float | None = None,
     n_boot: int = 200,
+    n_permutations: int = 20,
     seed: int = 0,
     progress: bool = True,
     **reading: Any,
@@ -69,20 +78,25 @@ def measure_strategies(
     """Fit the model of training to a run, and judge it on checkpoints and diversities that it was not fitted to.
 
     run: a folder that `train_grid` filled, or its readings. held_out: the share of the last checkpoints, and of the
-    largest diversities, that the fit never sees. n_boot: refits on redrawn seeds and sequences, for intervals. reading:
-    options of `read_run`.
+    largest diversities, that the fit never sees. threshold: of the two hypotheses, as `fit_strategies` takes it.
+    n_boot: refits on redrawn seeds and sequences, for intervals. n_permutations: refits on shuffled cells, the control.
+    reading: options of `read_run`.
 
     Errors as of `read_run` and `fit_strategies`.
     """
     found = run if isinstance(run, GridReadings) else read_run(run, progress=progress, **reading)
-    fit, ablations = fit_readings(found, held_out=held_out, n_boot=n_boot, seed=seed, ablate=True)
+    options: dict[str, Any] = {"held_out": held_out, "threshold": threshold, "seed": seed}
+    data = readings_data(found, **options)
+    fit = fit_data(data, n_boot=n_boot, n_permutations=n_permutations, seed=seed)
     transitions = transition_times(fit)
     transience = measure_transience(fit, found)
     return StrategyAccount(
         found.setting,
         found.sizes,
         fit,
-        ablations,
+        ablate_strategies(data, seed=seed),
+        _with_constant(found, options),
+        _with_context(found, options),
         transitions,
         transience,
         found.to_frame(),
@@ -92,17 +106,31 @@ def measure_strategies(
     )
 
 
-def fit_readings(
-    found: GridReadings, *, held_out: float = 0.2, n_boot: int = 200, seed: int = 0, ablate: bool = False
-) -> tuple[StrategyFit, Ablations | None]:
-    """The fit of a run's readings, and what each of its parts is worth, if asked."""
-    arrays = (
-        found.predictions, found.memorising, found.generalising,
-        (found.strategy_losses("memorising"), found.strategy_losses("generalising")),
-        (found.bits_memorising, found.bits_generalising),
-    )  # fmt: skip
-    shared: dict[str, Any] = {
-        "steps": found.steps, "diversities": found.diversities, "clusters": found.clusters,
-        "distance": found.distance, "held_out": held_out, "seed": seed,
-    }  # fmt: skip
-    return fit_strategies(*arrays, **shared, n_boot=n_boot), fit_ablations(*arrays, **shared) if ablate else None
+def readings_data(found: GridReadings, **options: Any) -> StrategyData:
+    """A run's readings as the fit takes them; options: of `strategy_data`, such as held_out and threshold."""
+    arrays, shared = _arguments(found)
+    return strategy_data(*arrays, **shared | options)
+
+
+def _arguments(found: GridReadings) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    losses = (found.strategy_losses("memorising"), found.strategy_losses("generalising"))
+    bits = (found.bits_memorising, found.bits_generalising)
+    arrays = (found.predictions, found.memorising, found.generalising, losses, bits)
+    names = ("steps", "diversities", "clusters", "distance")
+    return arrays, {name: getattr(found, name) for name in names}
+
+
+def _with_constant(found: GridReadings, options: dict[str, Any]) -> ThreeWayFit | None:
+    """Two strategies and three, from the first checkpoint on: the constant's time comes before the threshold."""
+    if found.constant is None or found.bits_constant is None:
+        return None
+    data = readings_data(found, **options | {"threshold": 1.0})
+    losses = (found.strategy_losses("constant"), found.strategy_losses("generalising"))
+    return fit_three_strategies(data, found.constant, losses, found.bits_constant, seed=options["seed"])
+
+
+def _with_context(found: GridReadings, options: dict[str, Any]) -> ContextOdds | None:
+    if found.evidence is None:
+        return None
+    arrays, shared = _arguments(found)
+    return compare_context_odds(*arrays, **shared | options, evidence=found.evidence)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,27 +12,16 @@ import pandas as pd
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from mechicl.analyses.strategies.descriptions import constant_bits, task_bits
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.predictions import each_checkpoint, held_out
 from mechicl.organisms.grid.store import read_grid
-from mechicl.predictors import chains, classification, pooled_regression, urns
 from mechicl.predictors.bayes import StrategyPredictions, predict_strategies, prediction_losses
 from mechicl.provenance import Provenance
 from mechicl.results import Result
-from mechicl.strategies.complexity import strategy_bits
-from mechicl.tasks.chains import ChainTask
-from mechicl.tasks.classification import ClassificationTask
-from mechicl.tasks.pooled_regression import PooledRegressionTask
-from mechicl.tasks.urns import UrnTask
 
 SIZES = ("dim", "context", "d_mlp", "n_layers")
 CHOICE, JUDGING, LOSSES = 0, 1, 2  # parts of the held-out sequences
-PREDICTORS: dict[type, ModuleType] = {
-    UrnTask: urns,
-    ChainTask: chains,
-    PooledRegressionTask: pooled_regression,
-    ClassificationTask: classification,
-}
 BLOCKS = 10  # whose median is taken of mean losses
 
 
@@ -43,11 +31,12 @@ class GridReadings(Result):
 
     steps, diversities, seeds: the axes. An item is a position of a sequence; clusters: the number of its sequence;
     positions: where in it (0: from no context). Predictions are probabilities, or one mean (regression).
-    truth: the outcome, or the label.
+    truth: the outcome, or the label. evidence: of the context before each item for memorising, the sum of log M / G of
+    the tokens so far, nats; None where no tokens are predicted along the way (classification, regression).
     loss: of the transformer, on sequences of its training tasks; fresh_loss: on tasks drawn anew; nats or squared
     errors. predictor_losses: one row a seed and diversity: those of both strategies, on `n_losses` sequences of the
-    training tasks (median of ten means) and on fresh ones. bits_memorising, bits_generalising: their description
-    lengths (`mechicl.strategies.complexity`).
+    training tasks (median of ten means) and on fresh ones; that of the constant on the training tasks. bits_...: their
+    description lengths (`mechicl.strategies.complexity`).
     """
 
     setting: str
@@ -60,6 +49,7 @@ class GridReadings(Result):
     generalising: Float[np.ndarray, "seed diversity item label"]
     constant: Float[np.ndarray, "seed diversity item label"] | None
     truth: Float[np.ndarray, "seed diversity item"]
+    evidence: Float[np.ndarray, "seed diversity item"] | None
     clusters: Int[np.ndarray, " item"]
     positions: Int[np.ndarray, " item"]
     loss: Float[np.ndarray, "seed step diversity"]
@@ -67,6 +57,7 @@ class GridReadings(Result):
     predictor_losses: pd.DataFrame
     bits_memorising: Float[np.ndarray, "seed diversity"]
     bits_generalising: Float[np.ndarray, "seed diversity"]
+    bits_constant: Float[np.ndarray, "seed diversity"] | None
     provenance: Provenance
 
     @property
@@ -75,7 +66,7 @@ class GridReadings(Result):
         return "mse" if self.predictions.shape[-1] == 1 else "kl"
 
     def strategy_losses(self, strategy: str) -> Float[np.ndarray, "seed diversity"]:
-        """The loss of "memorising" or "generalising" on the training tasks."""
+        """The loss of "memorising", "generalising" or "constant" on the training tasks."""
         return self.predictor_losses[strategy].to_numpy().reshape(len(self.seeds), -1)  # seeds first, as points are
 
     def to_frame(self) -> pd.DataFrame:
@@ -118,7 +109,9 @@ def read_run(
             bar.update()
     items = [item_index(found["n_positions"][0], n_positions, n_sequences)]
 
-    def grid(name: str, axes: int = 0) -> np.ndarray:
+    def grid(name: str, axes: int = 0) -> Any:
+        if found[name][0] is None:
+            return None
         stacked = np.stack(found[name])
         crossed = stacked.reshape(len(seeds), len(diversities), *stacked.shape[1:])
         return np.ascontiguousarray(np.moveaxis(crossed, 1, 1 + axes))
@@ -133,8 +126,9 @@ def read_run(
         grid("predictions", 1),
         grid("memorising"),
         grid("generalising"),
-        None if found["constant"][0] is None else grid("constant"),
+        grid("constant"),
         grid("truth"),
+        grid("evidence"),
         clusters,
         positions,
         grid("loss", 1),
@@ -142,6 +136,7 @@ def read_run(
         pd.DataFrame(found["losses"]),
         grid("bits_memorising"),
         grid("bits_generalising"),
+        grid("bits_constant"),
         Provenance.of(
             {"model": f"{len(points)} transformers, {first.setting}", "device": device, "dtype": "float32"},
             options={"n_sequences": n_sequences, "n_positions": n_positions, "n_losses": n_losses, "part": part,
@@ -199,6 +194,7 @@ def _read(
         "generalising": own.generalising[clusters, positions],
         "constant": constant,
         "truth": own.truth[clusters, positions].astype(np.float64),
+        "evidence": None if own.constant is None else _evidence(own)[clusters, positions],
         "n_positions": n_all,
         "loss": np.array(losses),
         "fresh_loss": np.array(fresh_losses),
@@ -206,6 +202,7 @@ def _read(
         | _predictor_losses(point, n_losses, both[1]),
         "bits_memorising": np.array(bits[0]),
         "bits_generalising": np.array(bits[1]),
+        "bits_constant": None if own.constant is None else np.array(constant_bits(point.task)),
     }
 
 
@@ -213,18 +210,20 @@ def _predictor_losses(point: GridPoint, n: int, fresh: StrategyPredictions) -> d
     """Losses of both strategies: on many sequences of the training tasks, and on fresh ones."""
     many = predict_strategies(point.task, held_out(point, n, part=LOSSES))
     found: dict[str, float] = {}
-    for name in ("memorising", "generalising"):
+    for name in ("memorising", "generalising", "constant"):
+        if getattr(many, name) is None:
+            continue
         each = prediction_losses(getattr(many, name), many.truth).mean(1)
         found[name] = median_of_means(each)
-        found[f"fresh_{name}"] = float(prediction_losses(getattr(fresh, name), fresh.truth).mean())
+        if name != "constant":  # which knows the pool's mean, and nothing of fresh tasks
+            found[f"fresh_{name}"] = float(prediction_losses(getattr(fresh, name), fresh.truth).mean())
     return found
 
 
-def task_bits(task: Any) -> tuple[float, float]:
-    """K of the memorising and the generalising predictor of a task, bits; labels count as a number an item."""
-    predictors = PREDICTORS[type(task)]
-    pool = np.column_stack([task.pool, task.pool_labels]) if isinstance(task, ClassificationTask) else task.pool
-    return strategy_bits(pool, predictors.memorising, predictors.generalising)
+def _evidence(own: StrategyPredictions) -> Float[np.ndarray, "batch pos"]:
+    """The sum of log M / G over the positions before each."""
+    each = prediction_losses(own.generalising, own.truth) - prediction_losses(own.memorising, own.truth)
+    return np.asarray(each.cumsum(1) - each)
 
 
 def median_of_means(values: Float[np.ndarray, " _"], blocks: int = BLOCKS) -> float:

@@ -16,7 +16,9 @@ import tyro
 from mechicl.commands.train import SettingName
 
 # What each setting's results were made with, where that is not the reduced scale as it is.
-GRIDS: dict[str, dict[str, Any]] = {"balls_and_urns": {}, "classification": {}}
+GRIDS: dict[str, dict[str, Any]] = {"classification": {"seeds": (0,)}}
+# Of readings: classification asks one question a sequence, the others one at every position.
+READINGS: dict[str, dict[str, Any]] = {"classification": {"n_sequences": 2000}}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -44,7 +46,7 @@ def regenerate(options: Regenerate) -> Path:
 
     points = grid_points(options.setting, **GRIDS.get(options.setting, {}))
     run = train_grid(points, options.runs / options.setting, n_jobs=options.jobs)
-    account = measure_strategies(run, n_boot=options.n_boot)
+    account = measure_strategies(run, n_boot=options.n_boot, **READINGS.get(options.setting, {}))
     print(account.verdict)
     return account.save(options.out / options.setting, overwrite=True)
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from mechicl.analyses.strategies.account import fit_readings
+from mechicl.analyses.strategies.account import readings_data
 from mechicl.analyses.strategies.readings import SIZES, read_run
 from mechicl.organisms.grid.store import read_grid
 from mechicl.provenance import Provenance
 from mechicl.results import Result
+from mechicl.strategies.fit import fit_data
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,14 @@ class SizeEffects(Result):
 
 
 def measure_sizes(
-    folder: str | Path, axis: str = "d_mlp", *, n_boot: int = 200, seed: int = 0, progress: bool = True, **reading: Any
+    folder: str | Path,
+    axis: str = "d_mlp",
+    *,
+    threshold: float | None = None,
+    n_boot: int = 200,
+    seed: int = 0,
+    progress: bool = True,
+    **reading: Any,
 ) -> SizeEffects:
     """Fit every size along one axis of a run; the other sizes are as `reading` says, where there are several.
 
@@ -65,7 +73,8 @@ def measure_sizes(
     rows, last, warnings, facts = [], [], [], None
     for size in sizes:
         found = read_run(folder, progress=progress, **reading | {axis: size})
-        fit, _ = fit_readings(found, n_boot=n_boot, seed=seed)
+        data = readings_data(found, threshold=threshold, seed=seed)
+        fit = fit_data(data, n_boot=n_boot, n_permutations=0, seed=seed)
         facts = found.provenance
         by_cells = fit.measures[fit.measures["measure"] == "d_rel"].set_index("cells")["value"]
         for _, row in fit.parameters.iterrows():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mechicl.analyses.strategies import readings
-from mechicl.analyses.strategies.readings import crossed_points, item_index, median_of_means, read_run, task_bits
+from mechicl.analyses.strategies.descriptions import constant_bits, task_bits
+from mechicl.analyses.strategies.readings import crossed_points, item_index, median_of_means, read_run
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.predictions import each_checkpoint, held_out
 from mechicl.organisms.grid.training import train_grid
@@ -48,6 +49,10 @@ def test_readings_are_those_of_each_model_alone(run):
     losses = prediction_losses(predict_strategies(point.task, many).memorising, many.tokens[:, 1:]).mean(1)
     assert found.strategy_losses("memorising")[1, 1] == pytest.approx(median_of_means(losses))
     assert found.bits_memorising[1, 1] > found.bits_memorising[1, 0] > found.bits_generalising[1, 0]
+    ratio = np.log(strategies.memorising / strategies.generalising)
+    before = [ratio[0, t, strategies.truth[0, t]] for t in range(found.positions[2])]  # of item 2, in sequence 0
+    assert found.evidence[1, 1, 2] == pytest.approx(sum(before))
+    assert found.evidence[1, 1, 0] == 0
     assert found.distance == "kl"
     assert len(found.to_frame()) == 12
 
@@ -80,6 +85,7 @@ def test_items_are_positions_evenly_spread_and_the_first():
 def test_only_memorising_pays_for_the_pool():
     (small, code), (large, same) = (task_bits(UrnTask(diversity=d)) for d in (64, 128))
     assert code == same
+    assert code < constant_bits(UrnTask(diversity=64)) + 8 * 64 < small
     assert (large - small) / (64 * 8 * 64) == pytest.approx(0.93, abs=0.07)  # bits a number, of 64
 
 
