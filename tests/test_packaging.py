@@ -69,7 +69,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def test_the_wheel_holds_every_module_and_nothing_else(wheel: set[str]) -> None:
     weights = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mechicl/organisms/weights").glob("*/*")}
-    assert len({name.split("/")[3] for name in weights}) == 14
+    assert len({name.split("/")[3] for name in weights}) == 17
     templates = {f"mechicl/analyses/templates/{name}.html.j2" for name in ("base", "macros", "report", "sections")}
     data = {"mechicl/py.typed"} | templates | weights
     assert {name for name in wheel if ".dist-info/" not in name} == set(sources().values()) | data

@@ -10,6 +10,7 @@ the raw size. Source: 2506.17859, with the compressors of the standard library.
 
 from __future__ import annotations
 
+import ast
 import bz2
 import inspect
 import lzma
@@ -76,17 +77,23 @@ def pool_bits(pool: Float[np.ndarray, "*batch dim"]) -> PoolBits:
 
 
 def code_bits(predictor: Callable[..., Any]) -> float:
-    """The bits of a predictor's compressed source, without its documentation: the fewest of several compressors.
+    """The bits of a predictor's compressed source: the fewest of several compressors.
 
-    Counts what stands in the function, not in what it calls. Errors (ValueError): a function without source.
+    Counts what the function does itself, not what it calls; without comments, documentation and annotations.
+    Errors (ValueError): a function without source.
     """
     try:
-        source = textwrap.dedent(inspect.getsource(predictor))
-    except (OSError, TypeError) as error:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(predictor)))
+    except (OSError, TypeError, SyntaxError) as error:
         raise ValueError(f"the source of {predictor!r} is not at hand ({error}); give its bits yourself") from error
-    if predictor.__doc__:
-        source = source.replace(predictor.__doc__, "")
-    raw = source.encode()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+            if ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+    raw = ast.unparse(tree).encode()
     return 8.0 * min(len(compress(raw)) for compress in _COMPRESSORS.values())
 
 

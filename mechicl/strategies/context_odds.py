@@ -107,7 +107,8 @@ def compare_context_odds(
     for strength in (0.0, *(float(value) for value in strengths if value != 0)):
         data = plain
         if strength:
-            data = strategy_data(*arrays, **options, seed=seed, offsets=strength * evidence)
+            shifted = options | {"threshold": 1.0}  # which checkpoints count was said without the context
+            data = strategy_data(*arrays, **shifted, seed=seed, offsets=strength * evidence)
             data = replace(data, kept=plain.kept, fitted=plain.fitted)
         fit = fit_odds(Objective(data.terms, data.average.profiles, data.fitted))
         d_rel, _ = judged(data, data.average, fit)

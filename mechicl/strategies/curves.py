@@ -8,9 +8,9 @@ Outside the grid a function is taken for constant: the weight is 0 or 1 there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import perm
 
 import numpy as np
 from jaxtyping import Float
@@ -22,44 +22,44 @@ STEP = 0.5
 
 @dataclass(frozen=True)
 class Curves:
-    """Functions of the log odds: value, slope and curvature at the nodes low, low + STEP, ..."""
+    """Functions of the log odds: value, slope and curvature (last axis) at the nodes low, low + STEP, ..."""
 
     low: float
-    nodes: tuple[Float[np.ndarray, "*batch weight"], ...]
+    nodes: Float[np.ndarray, "*batch weight 3"]
 
     @classmethod
     def through(cls, low: float, values: Float[np.ndarray, "*batch weight"]) -> Curves:
         """The functions with these values at the nodes."""
         slope, curvature = _derivatives(values.shape[-1])
-        return cls(low, (values, values @ slope, values @ curvature))
+        return cls(low, np.stack([values, values @ slope, values @ curvature], axis=-1))
 
     def at(
         self, log_odds: Float[np.ndarray, "*batch"]
     ) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
         """Each function's value and slope at its log odds."""
-        place = (log_odds - self.low) / STEP
-        last = self.nodes[0].shape[-1] - 1
-        inside = np.clip(place, 0, last)
-        left = np.minimum(inside.astype(int), last - 1)
+        n_nodes = self.nodes.shape[-2]
+        place = ((log_odds - self.low) / STEP).ravel()
+        inside = np.clip(place, 0, n_nodes - 1)
+        left = np.minimum(inside.astype(int), n_nodes - 2)
         t = inside - left
-        ends = np.stack([left, left + 1], axis=-1)
-        value, slope = np.zeros_like(t), np.zeros_like(t)
-        for order, nodes in enumerate(self.nodes):
-            pair = np.take_along_axis(nodes, ends, axis=-1) * STEP**order
-            for side in range(2):
-                basis, derivative = _HERMITE[order][side]
-                value += pair[..., side] * basis(t)
-                slope += pair[..., side] * derivative(t)
-        return value, np.where(inside == place, slope / STEP, 0.0)
+        left += n_nodes * np.arange(len(left))
+        nodes = self.nodes.reshape(-1, 3)
+        value_5, *rest = (np.concatenate([nodes[left], nodes[left + 1]], axis=1) @ _TO_POWERS).T[::-1]
+        value, slope = value_5, np.zeros_like(t)
+        for coefficient in rest:
+            slope = slope * t + value
+            value = value * t + coefficient
+        slope = np.where(inside == place, slope / STEP, 0.0)
+        return value.reshape(log_odds.shape), slope.reshape(log_odds.shape)
 
     def pick(self, rows: np.ndarray) -> Curves:
         """Some of the functions, by an index into their first axis."""
-        return Curves(self.low, tuple(nodes[rows] for nodes in self.nodes))
+        return Curves(self.low, self.nodes[rows])
 
     @property
     def range(self) -> tuple[float, float]:
         """The first and the last node."""
-        return self.low, self.low + STEP * (self.nodes[0].shape[-1] - 1)
+        return self.low, self.low + STEP * (self.nodes.shape[-2] - 1)
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,13 @@ def _derivatives(n: int) -> tuple[np.ndarray, np.ndarray]:
     return spline(grid, 1).T, spline(grid, 2).T
 
 
-def _hermite() -> tuple[tuple[tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]], ...], ...]:
-    """The quintic basis polynomials (with derivatives) of value, slope and curvature at the ends 0 and 1."""
-    ends = np.array([[float(np.prod(range(k - d + 1, k + 1))) * t ** (k - d) if k >= d else 0.0 for k in range(6)]
-                     for d in range(3) for t in (0.0, 1.0)])  # fmt: skip
-    polynomials = [np.polynomial.Polynomial(c) for c in np.linalg.inv(ends).T]
-    return tuple(tuple((p, p.deriv()) for p in polynomials[2 * d : 2 * d + 2]) for d in range(3))
+def _to_powers() -> np.ndarray:
+    """From value, slope and curvature at both ends of an interval to the coefficients of 1, t, ..., t^5 on it."""
+    derivative = [[float(perm(power, order)) for power in range(6)] for order in range(3)]
+    ends = [[factor * end ** max(power - order, 0) for power, factor in enumerate(derivative[order])]
+            for end in (0.0, 1.0) for order in range(3)]  # fmt: skip
+    units = np.tile(STEP ** np.arange(3), 2)
+    return np.linalg.inv(np.array(ends)).T * units[:, None]
 
 
-_HERMITE = _hermite()
+_TO_POWERS = _to_powers()

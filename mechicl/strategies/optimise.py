@@ -23,8 +23,8 @@ PUBLISHED = (OddsParameters(0.6, 0.2, 0.85), OddsParameters(0.65, 0.3, 0.01), Od
 ALPHA, BETA = (0.0, 0.99), (0.0, 2.0)
 EVIDENCE = (1e-6, 1e12)  # nats at a middle step
 _N_GRID = 3  # starts taken from the coarse grid
-_EDGE = 1e-5
-_FLAT = 1e-5  # slope at which an end counts as one, for a loss of about 1
+_EDGE = 1e-3
+_FLAT = 1e-4  # slope at which an end counts as one, for a loss of about 1
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Objective:
         self.middle = float(np.exp(np.log(used).mean())) if len(used) else 1.0
         gaps = np.abs(terms.advantage[:, cells.any(0)])
         self.advantage = float(np.median(gaps)) or 1.0
-        low, high = (self.at(np.full(self.weights.shape, end)) for end in self.profiles.range)
-        self.scale = max(abs(high - low), 1e-3 * (abs(high) + abs(low)), 1e-12)
+        low, high = (self.profiles.at(np.full(self.weights.shape, end))[0] for end in self.profiles.range)
+        self.scale = float(self.weights @ np.abs(high - low)) or 1.0  # so that slopes mean the same everywhere
 
     def at(self, log_odds: Float[np.ndarray, " _"]) -> float:
         """The mean profile at log odds of every cell."""
@@ -145,12 +145,12 @@ def _starts(objective: Objective, fixed: Mapping[str, float]) -> list[OddsParame
     """The published starts and the best of the coarse grid."""
     terms = objective.terms
     steps = terms.steps[objective.cells.any(1) & (terms.steps > 0)]
-    steps = steps[np.linspace(0, len(steps) - 1, 5).astype(int)[1:]] if len(steps) else np.ones(1)
+    steps = steps[np.linspace(0, len(steps) - 1, 4).astype(int)[1:]] if len(steps) else np.ones(1)
     gaps = terms.advantage.mean(0)
     usable = np.flatnonzero(objective.cells.any(0) & (gaps > 0))
-    places = usable[np.linspace(0, len(usable) - 1, 3).astype(int)] if len(usable) else usable
+    places = usable[np.linspace(0, len(usable) - 1, 4).astype(int)[1:3]] if len(usable) else usable
     grid = []
-    for alpha, beta in product((0.0, 0.3, 0.6, 0.85), (0.05, 0.12, 0.2, 0.3, 0.5)):
+    for alpha, beta in product((0.0, 0.4, 0.75), (0.08, 0.2, 0.4)):
         alpha, beta = fixed.get("alpha", alpha), fixed.get("beta", beta)
         against = -terms.prior(beta).mean(0)
         for step, place in product(steps, places):

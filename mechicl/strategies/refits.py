@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mechicl.strategies.data import StrategyData
-from mechicl.strategies.optimise import Objective, OddsFit, fit_odds
+from mechicl.strategies.optimise import PUBLISHED, Objective, OddsFit, fit_odds
 from mechicl.strategies.posterior_odds import NAMES, OddsParameters
 from mechicl.strategies.profiles import Averages
 
@@ -68,7 +68,7 @@ def shuffled_fits(data: StrategyData, n_permutations: int, *, seed: int = 0) -> 
     for _ in range(n_permutations):
         order = np.arange(data.fitted.size)
         order[kept] = rng.permutation(kept)
-        fit = fit_odds(Objective(data.terms, data.average.profiles, data.fitted, order=order))
+        fit = fit_odds(Objective(data.terms, data.average.profiles, data.fitted, order=order), starts=PUBLISHED)
         rows.append((fit, *judged(data, data.average, fit, order=order)))
     return _stacked(rows, list(data.cells))
 

@@ -141,9 +141,8 @@ def fit_three_strategies(
         row["converged"] = fit.converged
         for key in ("fitted", "held_out"):
             if data.cells[key].any():
-                losses = SampledMixture(data, *parts, data.cells[key]).cluster_losses(fit.parameters)
-                first = reference.setdefault(key, losses)
-                row |= loss_row(key, losses, first, np.ones(n_clusters), times, level)
+                own = SampledMixture(data, *parts, data.cells[key]).cluster_losses(fit.parameters)
+                row |= loss_row(key, own, reference.setdefault(key, own), np.ones(n_clusters), times, level)
         rows.append(row)
     everywhere = SampledMixture(data, *strategies["three"], np.ones_like(data.fitted))
     weights = everywhere.mixture_weights(fit.parameters).reshape(3, *data.terms.shape)

@@ -4,8 +4,8 @@ The model's odds are even at
 
     N*(D) = [ln 2 (K_M^beta - K_G^beta) / (gamma (L_G - L_M))]^(1 / (1 - alpha))
 
-Observed is the step at which d_rel, averaged over seeds, last rises through .5 (a straight line over log steps between
-two checkpoints past the threshold). N* grows like a power of D where its logarithm goes straight over log D; a slope
+Observed is the step at which d_rel, averaged over seeds, rises through .5 (a straight line over log steps between two
+checkpoints past the threshold). N* grows like a power of D where its logarithm goes straight over log D; a slope
 above 1 is superlinear: twice the tasks take more than twice the steps. Source: 2506.17859.
 """
 
@@ -34,7 +34,8 @@ class Transitions(Result):
 
     times: one row a diversity: diversity, predicted with predicted_low and predicted_high (the fit's bootstrap),
         observed with observed_low and observed_high (seeds resampled), nearest (checkpoint with d_rel nearest .5),
-        n_turned (seeds that turn by themselves), no_prediction and no_observation (why a time is NaN, else "").
+        modelled (the same crossing of the model's d_rel, which is .5 near even odds, not at them), n_turned (seeds that
+        turn by themselves), no_prediction and no_observation (why a time is NaN, else "").
     scaling: one row each of "predicted", "observed" and "predicted_where_observed" (for the same diversities as
         observed): slope of log N* on log D, low, high, n (diversities), superlinear (the interval is above 1). NaN for
         fewer than 3 diversities.
@@ -70,18 +71,20 @@ def predicted_times(terms: OddsTerms, parameters: OddsParameters) -> Float[np.nd
 def crossing_times(
     d_rel: Float[np.ndarray, "*boot step diversity"], steps: Float[np.ndarray, " step"]
 ) -> Float[np.ndarray, "*boot diversity"]:
-    """The step at which each curve last rises through .5; NaN where it never does, or ends below."""
+    """The step at which each curve rises through .5; NaN where it never does, or ends below.
+
+    A noisy curve may rise more than once: the middle, over log steps, of the first and the last time.
+    """
     if len(steps) < 2 or (steps <= 0).any():
         raise ValueError(f"got steps {steps.tolist()}; expected 2 or more, above 0")
-    below, above = d_rel[..., :-1, :], d_rel[..., 1:, :]
-    rises = (below < 0.5) & (above >= 0.5)
-    last = rises.shape[-2] - 1 - np.argmax(np.flip(rises, -2), axis=-2)
-    at = last[..., None, :]
-    start, end = (np.take_along_axis(part, at, axis=-2)[..., 0, :] for part in (below, above))
-    share = np.divide(0.5 - start, end - start, out=np.full_like(start, np.nan), where=end > start)
+    before, after = d_rel[..., :-1, :], d_rel[..., 1:, :]
+    rises = (before < 0.5) & (after >= 0.5)
     log_steps = np.log(steps)
-    times = np.exp(log_steps[last] + share * (log_steps[last + 1] - log_steps[last]))
-    return np.where(rises.any(-2) & (d_rel[..., -1, :] >= 0.5), times, np.nan)
+    share = np.divide(0.5 - before, after - before, out=np.zeros_like(before), where=rises)
+    times = log_steps[:-1, None] + share * np.diff(log_steps)[:, None]
+    first = np.where(rises, times, log_steps[-1]).min(-2)
+    last = np.where(rises, times, log_steps[0]).max(-2)
+    return np.where(rises.any(-2) & (d_rel[..., -1, :] >= 0.5), np.exp((first + last) / 2), np.nan)
 
 
 def transition_times(
@@ -112,6 +115,7 @@ def transition_times(
     mean = d_rel.mean(0)
     known = np.isfinite(mean).all(0)
     times["nearest"] = np.where(known, steps[np.argmin(np.abs(np.where(known, mean, 0) - 0.5), axis=0)], np.nan)
+    times["modelled"] = crossing_times(fit.predicted[:, used].mean(0), steps)
     times["n_turned"] = np.isfinite(crossing_times(d_rel, steps)).sum(0)
     times["no_prediction"] = _no_prediction(fit, predicted)
     times["no_observation"] = _no_observation(mean, observed)

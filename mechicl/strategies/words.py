@@ -9,6 +9,7 @@ from mechicl.strategies.data import StrategyData
 from mechicl.strategies.optimise import ALPHA, BETA, EVIDENCE, OddsFit
 from mechicl.strategies.refits import Refits
 
+STILL = 0.02  # standard deviation of d_rel below which there is no transition to explain
 FAR = 0.5  # share of d(M, G) from which the transformer is near neither strategy
 _MEANING = {
     ("alpha", "lower"): "alpha is at its lower bound 0: every step counts as much as the one before",
@@ -46,8 +47,9 @@ def fit_warnings(data: StrategyData, fit: OddsFit, refits: Refits, measures: pd.
         named = ", ".join(f"{value:g}" for value in data.terms.diversities[worse])
         found.append(f"memorising has the larger loss at D = {named}: no transition to it is predicted there")
     of_d_rel = measures[(measures["measure"] == "d_rel") & (measures["cells"] == "fitted")].iloc[0]
-    if np.isnan(of_d_rel["value"]):
-        found.append("d_rel does not vary over the fitted cells, observed or predicted: there is no correlation")
+    spread = float(np.nanstd(data.average.d_rel[:, data.fitted]))
+    if np.isnan(of_d_rel["value"]) or spread < STILL:
+        found.append(f"d_rel hardly varies over the fitted cells (sd {spread:.2g}): its correlation means nothing")
     elif of_d_rel["p"] > 0.05 and np.isfinite(of_d_rel["control"]):
         found.append("the correlation with d_rel is not above that of shuffled cells")
     if (~data.kept).any():

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.settings import SETTINGS
 from mechicl.organisms.grid.stack import Stack
-from mechicl.organisms.grid.store import read_checkpoint
+from mechicl.organisms.grid.store import POINT, read_checkpoint
 
 HELD_OUT = 1  # the first number of a two-number step, which training never draws
 CHUNK = 256  # sequences that run at once
@@ -27,13 +27,16 @@ def held_out(point: GridPoint, n: int, *, part: int = 0, fresh: bool = False) ->
 def each_checkpoint(
     folder: str | Path, point: GridPoint, batch: Any, *, steps: Sequence[int] | None = None, device: str = "cpu"
 ) -> Iterator[tuple[int, Float[np.ndarray, "batch pos label"]]]:
-    """Steps and predictions of a model of a run, in the order of training; `predict` says what predictions are.
+    """Steps and predictions of a model, in the order of training; `predict` says what predictions are.
 
-    Raises BrokenCheckpoint, a ValueError, for a step that was not kept and for a torn file.
+    folder: of the run, or the model's own. Raises BrokenCheckpoint, a ValueError, for a step that was not kept and for
+    a torn file.
     """
-    stack = Stack(point.config, 1, device=device)
+    stack, place = Stack(point.config, 1, device=device), Path(folder)
+    if not (place / POINT).is_file():
+        place /= point.name
     for step in point.schedule if steps is None else steps:
-        stack.set_model(0, read_checkpoint(Path(folder) / point.name, step))
+        stack.set_model(0, read_checkpoint(place, step))
         yield step, predict(stack, point.setting, batch)
 
 

@@ -62,12 +62,11 @@ def read_grid(folder: str | Path) -> list[GridPoint]:
     return [from_json(line) for line in json.loads(file.read_text(encoding="utf-8"))]
 
 
-def write_checkpoint(folder: Path, point: GridPoint, step: int, weights: Mapping[str, Tensor]) -> None:
-    """Keep a model's weights after a step, and their checksum."""
+def write_checkpoint(place: Path, point: GridPoint, step: int, weights: Mapping[str, Tensor]) -> None:
+    """Keep a model's weights after a step, and their checksum, in its own folder."""
     from safetensors.torch import save
 
-    place = folder / point.name
-    place.mkdir(exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     write_text(place / POINT, point.to_json())
     data = save({name: weight.cpu().contiguous() for name, weight in weights.items()}, {"step": str(step)})
     write_bytes(place / file_name(step), data)

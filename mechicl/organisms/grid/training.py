@@ -151,7 +151,7 @@ def train_stack(points: Sequence[GridPoint], folder: Path, *, device: str = "cpu
             while training.done < step:
                 training.step()
             for at, point in enumerate(points):
-                write_checkpoint(folder, point, step, training.stack.model_weights(at))
+                write_checkpoint(folder / point.name, point, step, training.stack.model_weights(at))
             training.save(state_file(folder, points))  # after the weights, so that what it says is done is kept
         state_file(folder, points).unlink(missing_ok=True)
     finally:
