@@ -115,18 +115,24 @@ def in_processes(points: Sequence[GridPoint], n_jobs: int, kind: str) -> Run:
     """A share of the models in each process, one thread each; the processes keep them from round to round."""
     shares = [list(points[start::n_jobs]) for start in range(min(n_jobs, len(points)))]
     parallel = Parallel(n_jobs=n_jobs)
-    return lambda steps: parallel(delayed(_train_share)(share, steps, kind) for share in shares) and None
+
+    def run(steps: int) -> None:
+        parallel(delayed(_train_share)(shares, own, steps, kind) for own in range(len(shares)))
+
+    return run
 
 
-KEPT: dict[tuple[str, str], list] = {}  # of a worker process
+KEPT: dict[str, list[list]] = {}  # of a worker process: any share may come to it
 
 
-def _train_share(points: list[GridPoint], steps: int, kind: str) -> None:
+def _train_share(shares: list[list[GridPoint]], own: int, steps: int, kind: str) -> None:
     torch.set_num_threads(1)
-    key = kind, " ".join(point.name for point in points)
-    if key not in KEPT:
-        KEPT[key] = [StackTraining(points)] if kind == "stack" else [NeoxLoop(point, "cpu") for point in points]
-    one_after_another(KEPT[key])(steps)
+    if kind not in KEPT:
+        KEPT[kind] = [
+            [StackTraining(share)] if kind == "stack" else [NeoxLoop(point, "cpu") for point in share]
+            for share in shares
+        ]
+    one_after_another(KEPT[kind][own])(steps)
 
 
 def operations(cfg: StackConfig, batch: int) -> float:
@@ -181,9 +187,11 @@ def main(
     d_mlp: int = 256,
     batch: int = 64,
     device: str = "cpu",
+    threads: int | None = None,
     jobs: int | None = None,
 ) -> None:
-    """Time all variants on a grid of balls and urns; jobs: processes, by default one a core."""
+    """Time all variants on a grid of balls and urns; threads, and jobs (processes), are one a core by default."""
+    torch.set_num_threads(threads or torch.get_num_threads())
     cores = torch.get_num_threads()
     jobs = jobs or cores
     points = [

@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("run")
     for setting in SETTINGS:
         for step, seed in ((1, 1), (9, 0)):
-            write_checkpoint(place, point(setting), step, weights(setting, seed))
+            write_checkpoint(place / point(setting).name, point(setting), step, weights(setting, seed))
     return place
 
 
@@ -124,7 +124,7 @@ def test_float64_has_more_digits(folder, setting):
 def test_other_shapes_turn_as_many_dimensions(setting, shape, tmp_path):
     """Heads of 14 dimensions turn 2 of 3.5, heads of 4 none."""
     where = point(setting, **shape)
-    write_checkpoint(tmp_path, where, 9, weights(setting, **shape))
+    write_checkpoint(tmp_path / where.name, where, 9, weights(setting, **shape))
     model = open_checkpoint(tmp_path / where.name)
     expected = reference(setting, **shape)
     if setting in TOKENS:
@@ -233,7 +233,7 @@ def test_what_cannot_be_opened_is_refused(folder, change, message):
 
 def test_a_torn_checkpoint_is_refused(tmp_path):
     where = point("balls_and_urns")
-    write_checkpoint(tmp_path, where, 9, weights("balls_and_urns"))
+    write_checkpoint(tmp_path / where.name, where, 9, weights("balls_and_urns"))
     file = tmp_path / where.name / "step-000009.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(ValueError, match="torn or was changed"):
