@@ -2,10 +2,12 @@
 #
 #   make demo PYTHON=python3.12          another Python for the environments
 #   make test PYTEST_ARGS="-k scoring"   options for pytest
+#   make test WORKERS=4                  tests in four processes at once (0: in this one, as a debugger needs it)
 #   make bench BENCH_ARGS="--items 400"  fewer sequences
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+WORKERS ?= 2
 BENCH_ARGS ?=
 ORGANISM_ARGS ?=
 REGRESSOR_ARGS ?=
@@ -48,8 +50,9 @@ gradient: $(READY) ## does priming in SmolLM2 go like a gradient step? takes lon
 kernel: $(READY) ## does SmolLM2 answer by kernel regression over its demonstrations? goes on where it was interrupted
 	$(BIN)/mechicl kernel --model smollm2 --out report/smollm2-kernel --overwrite
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A process that runs out of tests takes over some of the other's; each has one thread (tests/conftest.py).
+test: $(READY) ## run the tests, in two processes at once
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

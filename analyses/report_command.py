@@ -21,8 +21,12 @@ def written(
     asked: dict[str, Any],
     steps: dict[str, Any] | None = None,
     kernel: dict[str, Any] | None = None,
+    strategies: Any = None,
 ) -> tuple[Path, Any, Any, list[Any], Any, Any]:
-    """Measure, localise each effect, step and regress if told how, write the report; its path and all results."""
+    """Measure, localise each effect, step and regress if told how, write the report; its path and all results.
+
+    strategies: an account of trained models (`StrategyAccount`) that the report is to show as well.
+    """
     from mechicl.analyses.report import check_report_folder, write_report
 
     folder = report_folder(options)
@@ -66,6 +70,10 @@ def written(
 
         account = measured_account(model, kernel, store=folder / STORE)
         more.append(kernel_section(account))
+    if strategies is not None:
+        from mechicl.analyses.strategies.report import strategies_section
+
+        more.append(strategies_section(strategies))
     page = write_report(
         folder,
         priming=priming,

@@ -17,6 +17,7 @@ import tyro
 
 from mechicl.commands.messages import each_once, report_folder, say, what_is_kept
 from mechicl.commands.options import PATCHED, Gradient, Heads, Ife, Kernel, Models, Report, read_corpus, read_table
+from mechicl.commands.strategies import DEFAULT, Strategies
 from mechicl.commands.train import Train, run_train
 
 Command = (
@@ -25,6 +26,7 @@ Command = (
     | Annotated[Gradient, tyro.conf.subcommand("gradient")]
     | Annotated[Kernel, tyro.conf.subcommand("kernel")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Strategies, tyro.conf.subcommand("strategies")]
     | Annotated[Ife, tyro.conf.subcommand("ife")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
@@ -56,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         Gradient: _gradient,
         Kernel: _kernel,
         Train: lambda options, _: run_train(options),
+        Strategies: _strategies,
         Ife: _ife,
         Models: _models,
     }
@@ -80,8 +83,10 @@ def _report(options: Report, arguments: Sequence[str]) -> None:
 
     effects = ("priming", "ife") if options.heads else ()
     steps: dict[str, Any] | None = {} if options.gradient else None
-    kernel = _kernel_asked(options)
-    page, priming, ife, maps, *accounts = written(options, arguments, effects, PATCHED[options.size], steps, kernel)
+    kernel, shipped = _kernel_asked(options), _shipped_asked(options)
+    page, priming, ife, maps, *accounts = written(
+        options, arguments, effects, PATCHED[options.size], steps, kernel, shipped
+    )
     from mechicl.analyses.report_content import ife_answer, priming_answer
 
     for question, answer in (
@@ -91,7 +96,7 @@ def _report(options: Report, arguments: Sequence[str]) -> None:
         print(" ".join((f"{question}: {answer['verdict']}. {answer['sentence']}", answer.get("notes", ""))).rstrip())
     for head_map in maps:
         print(head_map.verdict)
-    for found in accounts:
+    for found in (*accounts, shipped):
         if found is not None:
             print(found.verdict)
     print(f"Report: {page.resolve()}")
@@ -125,6 +130,23 @@ def _kernel_asked(options: Report) -> dict[str, Any] | None:
     from mechicl.tasks.fewshot_sources import load_task
 
     return account_options(load_task(options.task or "sentiment"), options, say)
+
+
+def _strategies(options: Strategies, arguments: Sequence[str]) -> None:
+    from mechicl.analyses.strategies.command import run_strategies
+
+    run_strategies(options, arguments, say)
+
+
+def _shipped_asked(options: Report) -> Any:
+    """The shipped results that a report is to show; None where none are."""
+    if not options.strategies:
+        if options.setting is not None:
+            raise ValueError("--setting names the results of --strategies; give both")
+        return None
+    from mechicl.analyses.strategies.shipped import shipped_strategies
+
+    return shipped_strategies(options.setting or DEFAULT)
 
 
 def _heads(options: Heads, arguments: Sequence[str]) -> None:

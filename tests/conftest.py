@@ -1,7 +1,8 @@
 """Shared fixtures: tiny models of several architectures, a tiny tokenizer, and the real data where it is present.
 
-One thread: two slow tiny models down. The folder of real corpora is `$MECHICL_DATA`, by default `shared/data` beside
-the checkout; tests that need it are skipped where it is absent.
+One thread a process: two slow tiny models down, and `make test` runs two processes. Notebooks and commands that tests
+start inherit it. The folder of real corpora is `$MECHICL_DATA`, by default `shared/data` beside the checkout; tests
+that need it are skipped where it is absent.
 """
 
 import importlib.util
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 DATA = Path(os.environ.get("MECHICL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -165,7 +165,9 @@ def test_every_command_line_parses() -> None:
     from mechicl.__main__ import Command
 
     lines = [words for words in commands("mechicl") if words and words != ["--version"]]
-    assert {words[0] for words in lines} == {"report", "heads", "gradient", "kernel", "ife", "models"}
+    assert {words[0] for words in lines} == {
+        "report", "heads", "gradient", "kernel", "train", "strategies", "ife", "models",
+    }  # fmt: skip
     for words in lines:
         if words[0] in ("report", "heads", "gradient", "kernel") and "--model" not in words:
             words = [*words, "--model", "smollm2"]  # in a table only the command and what it is about

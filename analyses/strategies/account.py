@@ -70,7 +70,7 @@ def measure_strategies(
     held_out: float = 0.2,
     threshold: float | None = None,
     n_boot: int = 200,
-    n_permutations: int = 20,
+    n_permutations: int = 100,
     seed: int = 0,
     progress: bool = True,
     **reading: Any,

@@ -1,15 +1,15 @@
 """Which activations carry the change from one strategy to another? Patching between two checkpoints of a run.
 
-Both checkpoints read the same sequences. What one computes at a place (an attention pattern, a head's mix of values, what
-attention or the MLP adds, the residual stream) is put into the other's run, at all positions or at the last alone:
+Both checkpoints read the same sequences. What one computes at a place (an attention pattern, a head's mix of values,
+what attention or the MLP adds, the residual stream) is put into the other's run, at all positions or at the last alone:
 
-    share = [d_rel(patched) - d_rel(host)] / [d_rel(donor) - d_rel(host)]     0: moves nothing, 1: to the donor's strategy
+    share = [d_rel(patched) - d_rel(host)] / [d_rel(donor) - d_rel(host)]     0: moves nothing, 1: as far as the donor
 
 At the last position d_rel is that of the last prediction alone. A place downstream of all that differs has the share 1:
 what falls short of 1 in the residual stream after the last block is in the last norm and the unembedding. The residual
 streams of one run's checkpoints share a basis, because training went on from there; those of other models do not, which
-the controls show: the donor in another basis (the same function), and another model where one is given. Patterns need no
-common basis: a pattern of the donor in another basis is the donor's own. "both outputs" puts in what attention and
+the controls show: the donor in another basis (the same function), and another model where one is given. Patterns need
+no common basis: a pattern of the donor in another basis is the donor's own. "both outputs" puts in what attention and
 the MLP add at once, and `interaction` is its share less the sum of theirs.
 """
 
@@ -118,9 +118,9 @@ def patch_checkpoints(
         level=level,
         frame=pd.DataFrame(rows),
         provenance=Provenance.of(
-            after.wrapped.facts(),
+            after.facts(),
             seeds={"bootstrap": seed},
-            options={"before": before.wrapped.checksum(), "n_sequences": len(held), "n_boot": n_boot},
+            options={"before": before.facts()["weights_sha256"], "n_sequences": len(held), "n_boot": n_boot},
         ),
     )
 

@@ -1,18 +1,22 @@
 """Which parts of one model carry which strategy? Heads, attention, MLPs and layers ablated one by one.
 
-An ablation puts the mean over sequences, position by position, in the place of what a part computes. Then
+An ablation moves what a part computes towards its mean over sequences, position by position: all the way (strength 1)
+or by a share of it. Then
 
     moved = d_rel(ablated) - d_rel(clean)      above 0: without it the model memorises more, so it carried generalising
 
 and likewise the loss. Any change of a model moves something, so beside it stands `control`, the mean over changes of
-the same size in random directions (the change, turned by a rotation drawn for each sequence), and `beyond` = moved - control. Parts are
-named on one half of the sequences, by a test of `beyond` corrected over all parts (max-T, whole sequences' signs flipped;
-d_rel without its limits at 0 and 1 is a mean over sequences), and judged on the other, whose numbers are shown. The
-residual tells whether the ablated model follows either strategy at all. In a model of one head the head is its attention.
+the same size in random directions (the change, turned by a rotation drawn for each sequence), and `beyond` = moved -
+control. A part that both strategies need leaves, taken out, a model that is near neither: its residual is large, and
+d_rel means nothing. Weaker ablations keep the model near the strategies, and tell which of them suffers first. Parts
+are named on one half of the sequences, by a test of `beyond` corrected over all parts and strengths (max-T, whole
+sequences' signs flipped; d_rel without its limits at 0 and 1 is a mean over sequences), and judged on the other, whose
+numbers are shown. In a model of one head the head is its attention.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +34,8 @@ from mechicl.provenance import Provenance
 from mechicl.resampling import check_level
 from mechicl.results import Result
 
+STRENGTHS = (1.0, 0.2)
+BROKEN = 1.0  # a residual from which on a model is farther from both strategies than they are from each other
 MEASURES = ("moved", "control", "beyond", "loss_moved", "loss_control")
 
 
@@ -47,10 +53,11 @@ class Component:
 class ComponentStrategies(Result):
     """What each part of a model carries.
 
-    frame: one row a part (component, layer, head; -1: all heads): moved, control, beyond, loss_moved and loss_control,
-        each with _low and _high; d_rel and residual of the ablated model; all on the sequences that named nothing. t, p,
-        p_fwe, named: from the others. carries: "generalising", "memorising" or "neither": the strategy that a named part
-        carries by the sign of `beyond`, where its interval on the evaluated half does not hold 0.
+    frame: one row a strength and part (component, layer, head; -1: all heads): moved, control, beyond, loss_moved and
+        loss_control, each with _low and _high; d_rel and residual of the ablated model; all on the sequences that named
+        nothing. t, p, p_fwe, named: from the others. carries: "generalising" or "memorising", the strategy that a named
+        part carries by the sign of `beyond`, where its interval on the evaluated half does not hold 0; "both" where the
+        residual is above 1, so that neither strategy is left; or "neither".
     clean_d_rel, clean_residual, clean_loss: of the model as it is, on the evaluated half.
     """
 
@@ -77,6 +84,7 @@ class ComponentStrategies(Result):
 def ablate_components(
     run: HookedRun,
     *,
+    strengths: Sequence[float] = STRENGTHS,
     n_random: int = 5,
     n_boot: int = 1_000,
     n_permutations: int = 5_000,
@@ -86,13 +94,16 @@ def ablate_components(
 ) -> ComponentStrategies:
     """Ablate every head, attention, MLP and layer of a model, and measure how far d_rel and loss move.
 
-    n_random: random directions a part and sequence. seed: halves, directions, permutations and bootstrap.
+    strengths: shares of the way to the mean, above 0. n_random: random directions a part and sequence. seed: halves,
+    directions, permutations and bootstrap.
 
         ablate_components(HookedRun.of(open_checkpoint(folder), HeldOut.of(point))).plot()
 
-    Raises `ValueError`, before any forward pass, for no random directions and too few sequences.
+    Raises `ValueError`, before any forward pass, for no random directions, too few sequences, and strengths of 0.
     """
     check_level(level)
+    if not strengths or not min(strengths) > 0:
+        raise ValueError(f"got strengths={tuple(strengths)}; expected one or more, above 0")
     if n_random < 1 or len(run.held) < 8:
         raise ValueError(f"got n_random={n_random} and {len(run.held)} sequences; expected at least 1 and 8")
     generator = torch.Generator().manual_seed(seed)
@@ -102,14 +113,15 @@ def ablate_components(
     parts = components(run.wrapped.n_layers, run.wrapped.n_heads)
     taken = run.capture([(point, part.layer) for part in parts for point in part.points])
     said = [run.predictions()]
-    for part in tqdm(parts, desc="ablations", unit="part", disable=not progress):
-        said.append(_changed(run, part, taken, None))
-        said += [_changed(run, part, taken, generator) for _ in range(n_random)]
+    plan = [(strength, part) for strength in strengths for part in parts]
+    for strength, part in tqdm(plan, desc="ablations", unit="part", disable=not progress):
+        said.append(_changed(run, part, taken, strength, None))
+        said += [_changed(run, part, taken, strength, generator) for _ in range(n_random)]
     found = run.held.distances(said)
     tests = max_t_over_heads(_effects(found.part(half), n_random), n_permutations=n_permutations, seed=seed)
     named = tests.p_fwe <= 1 - level
     own = found.part(rest)
-    table = pd.DataFrame(_rows(parts, own, counts, n_random, level)).assign(
+    table = pd.DataFrame(_rows(plan, own, counts, n_random, level)).assign(
         t=tests.t, p=tests.p, p_fwe=tests.p_fwe, named=named
     )
     return ComponentStrategies(
@@ -121,10 +133,10 @@ def ablate_components(
         clean_loss=float(own.mean_loss()[0, 0]),
         frame=table.assign(carries=_carries(table, named)),
         provenance=Provenance.of(
-            run.wrapped.facts(),
+            run.facts(),
             seeds={"halves, directions, permutations and bootstrap": seed},
-            options={"n_sequences": len(run.held), "n_random": n_random, "n_boot": n_boot,
-                     "n_permutations": n_permutations},
+            options={"n_sequences": len(run.held), "strengths": list(strengths), "n_random": n_random,
+                     "n_boot": n_boot, "n_permutations": n_permutations},
         ),
     )  # fmt: skip
 
@@ -141,15 +153,15 @@ def components(n_layers: int, n_heads: int) -> tuple[Component, ...]:
 
 
 def _changed(
-    run: HookedRun, part: Component, taken: dict[Place, Tensor], generator: torch.Generator | None
+    run: HookedRun, part: Component, taken: dict[Place, Tensor], strength: float, generator: torch.Generator | None
 ) -> Float[np.ndarray, "batch pos label"]:
-    """Predictions with a part's mean, or, given a generator, with a change as large in a random direction."""
+    """Predictions with a part moved to its mean, or, given a generator, by as much in a random direction."""
     hooks = []
     for point in part.points:
         own = taken[point, part.layer]
-        change = own.mean(0, keepdim=True) - own
+        change = strength * (own.mean(0, keepdim=True) - own)
         if generator is not None:
-            turn = _rotations(*own.shape[:: own.ndim - 1], generator).to(own)
+            turn = _rotations(len(own), own.shape[-1], generator).to(own)
             change = torch.einsum("b...d,bde->b...e", change, turn)
         hooks.append(replaced(run.wrapped, (point, part.layer), own + change, head=part.head))
     return run.predictions(hooks)
@@ -169,24 +181,23 @@ def _effects(found: Distances, n_random: int) -> Float[np.ndarray, "head verb"]:
 
 
 def _rows(
-    parts: tuple[Component, ...],
+    plan: Sequence[tuple[float, Component]],
     found: Distances,
     counts: Float[np.ndarray, "boot batch"],
     n_random: int,
     level: float,
 ) -> list[dict[str, Any]]:
     """The numbers of every part; column 0 of the draws is the sample."""
-    d_rel, loss = (
-        np.concatenate([measure(), measure(counts)], axis=1) for measure in (found.d_rel, found.mean_loss)
-    )
+    d_rel, loss = (np.concatenate([measure(), measure(counts)], axis=1) for measure in (found.d_rel, found.mean_loss))
     left, rows = found.residual()[:, 0], []
-    for number, part in enumerate(parts):
+    for number, (strength, part) in enumerate(plan):
         at = 1 + number * (1 + n_random)
         random = slice(at + 1, at + 1 + n_random)
         moved, control = d_rel[at] - d_rel[0], (d_rel[random] - d_rel[0]).mean(0)
         draws = (moved, control, moved - control, loss[at] - loss[0], (loss[random] - loss[0]).mean(0))
         row: dict[str, Any] = {
-            "component": part.name, "layer": part.layer, "head": -1 if part.head is None else part.head,
+            "strength": strength, "component": part.name, "layer": part.layer,
+            "head": -1 if part.head is None else part.head,
             "d_rel": float(d_rel[at, 0]), "residual": float(left[at]),
         }  # fmt: skip
         for name, own in zip(MEASURES, draws, strict=True):
@@ -197,7 +208,9 @@ def _rows(
 
 
 def _carries(table: pd.DataFrame, named: Bool[np.ndarray, " head"]) -> list[str]:
-    words = np.select(
-        [named & (table["beyond_low"] > 0), named & (table["beyond_high"] < 0)], ["generalising", "memorising"], "neither"
-    )
-    return [str(word) for word in words]
+    cases = {
+        "both": named & (table["residual"] > BROKEN),
+        "generalising": named & (table["beyond_low"] > 0),
+        "memorising": named & (table["beyond_high"] < 0),
+    }
+    return [str(word) for word in np.select([*cases.values()], [*cases], "neither")]

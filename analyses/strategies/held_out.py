@@ -4,13 +4,13 @@ Distances are means of each sequence over its positions; a set of sequences has
 
     d_rel = (clip[(d(h, G) - d(h, M)) / d(M, G), -1, 1] + 1) / 2      1: h memorises, 0: h generalises
 
-of the means over its sequences, and its residual min(d(h, G), d(h, M)) / d(M, G): where that is large, the model is near
-neither strategy and d_rel means nothing. Intervals resample whole sequences. Source: 2506.17859.
+of the means over its sequences, and its residual min(d(h, G), d(h, M)) / d(M, G): where that is large, the model is
+near neither strategy and d_rel means nothing. Intervals resample whole sequences. Source: 2506.17859.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,10 @@ class HeldOut:
         apart = distance(self.point.setting)
         memorising, generalising, truth = self.memorising[:, at], self.generalising[:, at], self.truth[:, at]
         each = [
-            [part.mean(-1) for part in (apart(own, memorising), apart(own, generalising), prediction_losses(own, truth))]
+            [
+                part.mean(-1)
+                for part in (apart(own, memorising), apart(own, generalising), prediction_losses(own, truth))
+            ]
             for own in (said[:, at] for said in predictions)
         ]
         if not each:
@@ -127,4 +130,3 @@ def ends(draws: Float[np.ndarray, "*set boot"], level: float) -> tuple[np.ndarra
     check_level(level)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=-1)
     return np.asarray(low), np.asarray(high)
-

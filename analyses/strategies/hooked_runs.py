@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechicl.analyses.algorithms.regressor_calls import facts_of
 from mechicl.analyses.strategies.held_out import HeldOut
 from mechicl.hooks.head_sets import by_head
 from mechicl.hooks.wrapper import Hook, WrappedModel, wrap
@@ -44,8 +45,13 @@ class HookedRun:
     def of_weights(cls, weights: Mapping[str, Tensor], held: HeldOut) -> HookedRun:
         """For weights by name, as `read_checkpoint` gives them."""
         with TemporaryDirectory() as scratch:
-            write_checkpoint(Path(scratch), held.point, 0, weights)
+            write_checkpoint(Path(scratch) / held.point.name, held.point, 0, weights)
             return cls.of(open_checkpoint(Path(scratch) / held.point.name), held)
+
+    def facts(self) -> dict[str, Any]:
+        """What a result records of the model, under its point's name."""
+        own = self.wrapped.facts() if self.wrapped.tokenizer is not None else facts_of(self.wrapped.model)
+        return own | {"model": self.held.point.name}
 
     def predictions(self, hooks: Sequence[tuple[str, int | None, Hook]] = ()) -> Float[np.ndarray, "batch pos label"]:
         """What the model predicts, with hooks on it: each a name of an activation, a layer, and what to put there."""

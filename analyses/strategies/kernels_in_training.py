@@ -1,10 +1,11 @@
 """The generalising kernel in the attention of classification models, over training and task diversity.
 
-The generalising predictor of classification is a Gaussian kernel regression of known bandwidth over the context. How much
-of a head's log attention that kernel explains, beyond place, label and what a pair draws from any query (`unique_r2` of
-`mechicl.analyses.kernels.classifier_attention`), is measured at every checkpoint, beside d_rel: does the kernel rise as the
-model generalises, and fall as it comes to memorise? All is measured on several sets of contexts; intervals are Student's t
-over these. Beside unique_r2 stands `control`: the same with the attention that the model pays in other contexts.
+The generalising predictor of classification is a Gaussian kernel regression of known bandwidth over the context. How
+much of a head's log attention that kernel explains, beyond place, label and what a pair draws from any query
+(`unique_r2` of `mechicl.analyses.kernels.classifier_attention`), is measured at every checkpoint, beside d_rel: does
+the kernel rise as the model generalises, and fall as it comes to memorise? All is measured on several sets of contexts;
+intervals are Student's t over these. Beside unique_r2 stands `control`: the same with the attention that the model pays
+in other contexts.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from mechicl.resampling import check_level
 from mechicl.results import Result
 
 FIRST = 10_000_000  # contexts of steps that no training reaches
+BROKEN = 1.0  # a residual above which d_rel means nothing
+NEARLY = 1 - 1e-9  # of a correlation, whose transform is finite
 MEASURES = ("d_rel", "residual", "r2", "unique_r2", "control", "bandwidth")
 
 
@@ -37,10 +40,12 @@ MEASURES = ("d_rel", "residual", "r2", "unique_r2", "control", "bandwidth")
 class KernelsInTraining(Result):
     """The ideal kernel over training.
 
-    frame: one row a diversity, seed, step and head: d_rel, residual, r2, unique_r2, control, bandwidth (NaN where attention
-        does not fall with distance; `known` is the generalising predictor's), each with _low and _high.
-    together: one row a diversity, seed and head: the rank correlation of unique_r2 and 1 - d_rel over checkpoints (rho, low,
-        high), the step at which each is largest (kernel_peak, generalising_peak), and unique_r2 there and at the last.
+    frame: one row a diversity, seed, step and head: d_rel, residual, r2, unique_r2, control, bandwidth (NaN where
+        attention does not fall with distance; `known` is the generalising predictor's), each with _low and _high.
+    together: one row a diversity, seed and head: the rank correlation of unique_r2 and 1 - d_rel over checkpoints
+        whose residual is at most 1 (rho, low, high; NaN for fewer than 3), the step at which each is largest
+        (kernel_peak, generalising_peak), and unique_r2 at its largest and at the last.
+    across: the same correlation over models, at their last checkpoints, of head 0: rho, low, high, n_models.
     """
 
     n_contexts: int
@@ -48,6 +53,7 @@ class KernelsInTraining(Result):
     level: float
     frame: pd.DataFrame
     together: pd.DataFrame
+    across: dict[str, float]
     provenance: Provenance
 
     def to_frame(self) -> pd.DataFrame:
@@ -96,13 +102,17 @@ def kernels_in_training(
         raise ValueError("got no models; expected checkpoints of classification")
     each = pd.DataFrame(rows)
     keys = ["diversity", "seed", "step", "head"]
-    table = each.groupby(keys, sort=False).apply(lambda own: _with_ends(own, MEASURES, level), include_groups=False)
+    table = [
+        dict(zip(keys, key, strict=True)) | _with_ends(own, MEASURES, level) | {"known": float(own["known"].iloc[0])}
+        for key, own in each.groupby(keys, sort=False)
+    ]
     return KernelsInTraining(
         n_contexts=n_contexts,
         n_sets=n_sets,
         level=level,
-        frame=table.reset_index().merge(each[[*keys, "known"]].drop_duplicates(), on=keys),
+        frame=pd.DataFrame(table),
         together=_together(each, level),
+        across=_across(each[each["head"] == 0], level),
         provenance=Provenance.of(
             {"model": "checkpoints of classification"},
             seeds={"folds": seed, "contexts": FIRST},
@@ -118,13 +128,15 @@ def classifiers_of(
     n_checkpoints: int = 12,
     progress: bool = False,
 ) -> Iterator[tuple[GridPoint, int, Any]]:
-    """The checkpoints of a run of classification, opened one by one: so many of each model, evenly over its schedule."""
+    """The checkpoints of a run of classification, opened one by one: so many of each model, over its schedule."""
+    folder = Path(folder)
     points = [point for point in read_grid(folder) if diversities is None or point.diversity in diversities]
+    points = [point for point in points if checkpoint_steps(folder / point.name)]  # others wait for their training
     if not points:
-        raise ValueError(f"got diversities={diversities}; the run {folder} has none of them")
-    plan = [(point, step) for point in points for step in spread_steps(Path(folder) / point.name, n_checkpoints)]
+        raise ValueError(f"got diversities={diversities}; the run {folder} has no checkpoints of them")
+    plan = [(point, step) for point in points for step in spread_steps(folder / point.name, n_checkpoints)]
     for point, step in tqdm(plan, desc="kernels", unit="model", disable=not progress):
-        yield point, step, open_checkpoint(Path(folder) / point.name, step)
+        yield point, step, open_checkpoint(folder / point.name, step)
 
 
 def spread_steps(folder: str | Path, n: int) -> list[int]:
@@ -163,12 +175,14 @@ class _Others:
         return np.roll(self.model.query_attention(*context), 1, axis=0)
 
 
-def _with_ends(own: pd.DataFrame, columns: Sequence[str], level: float) -> pd.Series:
+def _with_ends(own: pd.DataFrame, columns: Sequence[str], level: float) -> dict[str, float]:
     """Means over sets of contexts, with t intervals."""
     found: dict[str, float] = {}
     for name in columns:
-        found[name], found[f"{name}_low"], found[f"{name}_high"] = t_interval(own[name].to_numpy(float), level)
-    return pd.Series(found)
+        found[name], low, high = t_interval(own[name].to_numpy(float), level)
+        found |= {f"{name}_low": max(low, 0.0) if name == "d_rel" else low}
+        found |= {f"{name}_high": min(high, 1.0) if name == "d_rel" else high}
+    return found
 
 
 def t_interval(values: Float[np.ndarray, " _"], level: float) -> tuple[float, float, float]:
@@ -179,23 +193,45 @@ def t_interval(values: Float[np.ndarray, " _"], level: float) -> tuple[float, fl
 
 
 def _together(each: pd.DataFrame, level: float) -> pd.DataFrame:
+    """One row a model, over the checkpoints that are near a strategy."""
     rows = []
     for (diversity, seed, head), own in each.groupby(["diversity", "seed", "head"], sort=False):
-        wide = own.pivot(index="step", columns="set", values=["unique_r2", "d_rel"]).sort_index()
-        kernel, general = wide["unique_r2"], 1 - wide["d_rel"]
-        rhos = [_rank_correlation(kernel[number].to_numpy(), general[number].to_numpy()) for number in kernel]
-        rho, low, high = t_interval(np.array(rhos), level)
-        mean = kernel.mean(axis=1)
+        wide = own.pivot_table(index="step", columns="set", values=["unique_r2", "d_rel", "residual"])
+        wide = wide[wide["residual"].to_numpy(float).mean(1) <= BROKEN]
+        if wide.empty:
+            continue
+        steps = wide.index.to_numpy()
+        kernel, general = wide["unique_r2"].to_numpy(float), 1 - wide["d_rel"].to_numpy(float)  # [step, set]
+        rho, low, high = _correlations(kernel, general, level)
+        mean = kernel.mean(1)
         rows.append(
             {"diversity": diversity, "seed": seed, "head": head, "n_checkpoints": len(wide), "rho": rho, "low": low,
-             "high": high, "kernel_peak": int(mean.idxmax()), "generalising_peak": int(general.mean(axis=1).idxmax()),
-             "unique_r2_peak": float(mean.max()), "unique_r2_last": float(mean.iloc[-1])}
+             "high": high, "kernel_peak": int(steps[mean.argmax()]),
+             "generalising_peak": int(steps[general.mean(1).argmax()]), "unique_r2_peak": float(mean.max()),
+             "unique_r2_last": float(mean[-1])}
         )  # fmt: skip
     return pd.DataFrame(rows)
 
 
+def _across(each: pd.DataFrame, level: float) -> dict[str, float]:
+    """The rank correlation over models at their last checkpoints."""
+    last = each[each["step"] == each.groupby(["diversity", "seed"])["step"].transform("max")]
+    wide = last.pivot_table(index=["diversity", "seed"], columns="set", values=["unique_r2", "d_rel"])
+    rho, low, high = _correlations(wide["unique_r2"].to_numpy(float), 1 - wide["d_rel"].to_numpy(float), level)
+    return {"rho": rho, "low": low, "high": high, "n_models": float(len(wide))}
+
+
+def _correlations(
+    a: Float[np.ndarray, "step set"], b: Float[np.ndarray, "step set"], level: float
+) -> tuple[float, float, float]:
+    """The mean of the rank correlations of each set, with Student's interval of its Fisher transform."""
+    each = np.array([_rank_correlation(*both) for both in zip(a.T, b.T, strict=True)])
+    mean, low, high = np.tanh(t_interval(np.arctanh(each.clip(-NEARLY, NEARLY)), level))
+    return float(mean), float(low), float(high)
+
+
 def _rank_correlation(a: Float[np.ndarray, " _"], b: Float[np.ndarray, " _"]) -> float:
-    """Spearman's; NaN where one does not vary or is undefined."""
-    if not (np.isfinite(a).all() and np.isfinite(b).all()) or min(np.ptp(a), np.ptp(b)) == 0:
+    """Spearman's; NaN for fewer than 3, and where one does not vary or is undefined."""
+    if len(a) < 3 or not (np.isfinite(a).all() and np.isfinite(b).all()) or min(np.ptp(a), np.ptp(b)) == 0:
         return float("nan")
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

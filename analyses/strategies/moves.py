@@ -1,6 +1,6 @@
 """How far d_rel moves when a model is changed, as a share of what lies between two models; with intervals.
 
-    share = [d_rel(changed) - d_rel(host)] / [d_rel(other) - d_rel(host)]     0: not at all, 1: as far as the other model
+share = [d_rel(changed) - d_rel(host)] / [d_rel(other) - d_rel(host)]     0: not at all, 1: as far as the other model
 """
 
 from __future__ import annotations

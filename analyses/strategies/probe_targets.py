@@ -1,10 +1,10 @@
 """What a model's states are asked for: the quantities that each strategy works with, at every position that predicts.
 
-    strategy        target            balls and urns, Markov chains     classification       regression
-    generalising    prediction        log G                             log-odds of G        mean of G
-    generalising    counts            of each next outcome so far       -                    -
-    memorising      prediction        log M                             log-odds of M        mean of M
-    memorising      posterior         over the pool's tasks             over its items       -
+strategy        target            balls and urns, Markov chains     classification       regression
+generalising    prediction        log G                             log-odds of G        mean of G
+generalising    counts            of each next outcome so far       -                    -
+memorising      prediction        log M                             log-odds of M        mean of M
+memorising      posterior         over the pool's tasks             over its items       -
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ MOST_TASKS = 256  # a posterior over more is left out
 
 @dataclass(frozen=True, eq=False)
 class ProbeTarget:
-    """One quantity. beside: what the other strategy works with; who reads more than this tells reads more of its own."""
+    """One quantity; beside: those that the other strategy works with."""
 
     strategy: str
     name: str
     values: Float[np.ndarray, "batch pos _"]
     beside: Float[np.ndarray, "batch pos _"]
+
+    def at(self, positions: Int[np.ndarray, " _"]) -> ProbeTarget:
+        """At some of the positions."""
+        return ProbeTarget(self.strategy, self.name, self.values[:, positions], self.beside[:, positions])
 
 
 def probe_targets(held: HeldOut) -> list[ProbeTarget]:

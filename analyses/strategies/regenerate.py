@@ -38,7 +38,7 @@ class Regenerate:
     """Refits on redrawn seeds and sequences."""
 
 
-def regenerate(options: Regenerate) -> Path:
+def remake(options: Regenerate) -> Path:
     """Train, measure, keep; the folder of the result."""
     from mechicl.analyses.strategies.account import measure_strategies
     from mechicl.organisms.grid.scales import grid_points
@@ -52,4 +52,4 @@ def regenerate(options: Regenerate) -> Path:
 
 
 if __name__ == "__main__":
-    print(regenerate(tyro.cli(Regenerate)))
+    print(remake(tyro.cli(Regenerate)))

@@ -21,13 +21,13 @@ def shipped_strategies(setting: str) -> StrategyAccount:
 
         shipped_strategies("balls_and_urns").plot()
     """
-    from mechicl.analyses.strategies.account import StrategyAccount
-
     folder = RESULTS / setting
     if not (folder / JSON_NAME).is_file():
-        known = ", ".join(SHIPPED) or "none"
+        others = f" (only of {', '.join(SHIPPED)})" if SHIPPED else ""
         raise ValueError(
-            f"no results of {setting!r} come with this package, expected one of: {known}. Make your own: "
-            f"mechicl train --setting {setting}, then mechicl strategies --results runs/{setting}"
+            f"no results of {setting!r} come with this package{others}; make your own with mechicl train --setting "
+            f"{setting}, then mechicl strategies --results runs/{setting}"
         )
+    from mechicl.analyses.strategies.account import StrategyAccount
+
     return StrategyAccount.load(folder)

@@ -5,10 +5,11 @@ each target of `mechicl.analyses.strategies.probe_targets`:
 
     r2 = 1 - sum (y - ridge)^2 / sum (y - mean of the training rows)^2      1: all can be read; 0 or below: nothing
 
-over sequences that it was not fitted on. Both strategies say much the same, so what one works with can be read from a
-model of the other: `unique_r2` is what the states add to the other strategy's own quantities (`beside`), as a ridge of both
-less one of these alone. Beside both stand controls: the same with the states of other sequences at the same positions.
-What can be read need not be used; transplants and patches tell that.
+over sequences that it was not fitted on. States of one sequence are much alike, so what counts is how many sequences
+there are: give several times as many as a state has dimensions. Both strategies say much the same, so what one works
+with can be read from a model of the other: `unique_r2` is what the states add to the other strategy's own quantities
+(`beside`), as a ridge of both less one of these alone. Beside both stand controls: the same with the states of other
+sequences at the same positions. What can be read need not be used; transplants and patches tell that.
 """
 
 from __future__ import annotations
@@ -38,11 +39,12 @@ HALF = 0.5
 class StrategyProbes(Result):
     """What can be read, over training.
 
-    frame: one row a step, place, layer, strategy and target: r2, low, high, control; unique_r2, unique_low, unique_high,
-        unique_control.
-    rises: one row a place, layer, strategy and target: the first step at which unique_r2 is half of its largest, with
-        step_low and step_high, at which the upper and the lower limit are; the largest and the step of it. NaN where the
-        lower limit never is above the control.
+    frame: one row a step, place, layer, strategy and target: r2, low, high, control; unique_r2, unique_low,
+        unique_high, unique_control.
+    rises: one row a place, layer, strategy and target: the first step at which unique_r2 is half way from what it was
+        at the first checkpoint (`first`; states hold much of their context untrained) to its largest, with step_low and
+        step_high, at which the upper and the lower limit are; the largest and the step of it. NaN where the lower limit
+        of the largest is not above the upper one of the first.
     """
 
     point: str
@@ -66,7 +68,8 @@ class StrategyProbes(Result):
 def probe_strategies(
     opened: Iterable[tuple[int, HookedRun]],
     *,
-    penalty: float = 1.0,
+    penalty: float = 10.0,
+    n_positions: int | None = 12,
     n_folds: int = 5,
     n_controls: int = 2,
     n_boot: int = 1_000,
@@ -75,7 +78,8 @@ def probe_strategies(
 ) -> StrategyProbes:
     """Probe a run's checkpoints, each with its step, all over the same sequences.
 
-    opened may open them one after another, so that one is in memory at a time. penalty: of the ridge, on states and
+    opened may open them one after another, so that one is in memory at a time. n_positions: how many of a sequence's
+    positions serve, evenly from the first to the last; None: all. penalty: of the ridge, on states and
     other columns scaled to mean squares of 1. n_controls: how often sequences are put in another order.
 
         probe_strategies((step, HookedRun.of(open_checkpoint(folder, step), held)) for step in steps).plot()
@@ -83,10 +87,10 @@ def probe_strategies(
     Raises `ValueError` for no checkpoints, other sequences, fewer than 2 folds or too few sequences for them.
     """
     check_level(level)
-    if n_folds < 2 or n_controls < 1 or not penalty > 0 or n_boot < MIN_BOOT:
+    if n_folds < 2 or min(n_controls, n_positions or 1) < 1 or not penalty > 0 or n_boot < MIN_BOOT:
         raise ValueError(
-            f"got n_folds={n_folds}, n_controls={n_controls}, penalty={penalty}, n_boot={n_boot}; expected at least 2, "
-            f"1, above 0, and {MIN_BOOT}"
+            f"got n_folds={n_folds}, n_controls={n_controls}, penalty={penalty}, n_positions={n_positions}, "
+            f"n_boot={n_boot}; expected at least 2, 1, above 0, 1, and {MIN_BOOT}"
         )
     frames, held, facts = [], None, {}
     for step, run in opened:
@@ -97,11 +101,12 @@ def probe_strategies(
             rng = np.random.default_rng(seed)
             orders = [np.arange(len(held)), *(rng.permutation(len(held)) for _ in range(n_controls))]
             fold = rng.permutation(len(held)) % n_folds
-            targets = probe_targets(held)
+            at = _positions(held.truth.shape[1], n_positions)
+            targets = [target.at(at) for target in probe_targets(held)]
         if run.held is not held:
             raise ValueError("got checkpoints over other sequences; open all with the same HeldOut")
-        facts = run.wrapped.facts()
-        table = _probe(run, targets, orders, fold, penalty, (n_boot, level, seed))
+        facts = run.facts()
+        table = _probe(run, targets, at, orders, fold, penalty, (n_boot, level, seed))
         frames.append(table.assign(step=step))
     if held is None:
         raise ValueError("got no checkpoints; expected one or more")
@@ -115,8 +120,8 @@ def probe_strategies(
         provenance=Provenance.of(
             facts,
             seeds={"folds, controls and bootstrap": seed},
-            options={"n_sequences": len(held), "penalty": penalty, "n_folds": n_folds, "n_controls": n_controls,
-                     "n_boot": n_boot},
+            options={"n_sequences": len(held), "penalty": penalty, "n_positions": n_positions, "n_folds": n_folds,
+                     "n_controls": n_controls, "n_boot": n_boot},
         ),
     )  # fmt: skip
 
@@ -149,9 +154,14 @@ def ridge_errors(
     return errors, around
 
 
+def _positions(n: int, wanted: int | None) -> Int[np.ndarray, " _"]:
+    return np.unique(np.rint(np.linspace(0, n - 1, n if wanted is None else min(wanted, n))).astype(int))
+
+
 def _probe(
     run: HookedRun,
     targets: Sequence[ProbeTarget],
+    positions: Int[np.ndarray, " _"],
     orders: Sequence[np.ndarray],
     fold: np.ndarray,
     penalty: float,
@@ -160,7 +170,7 @@ def _probe(
     """One checkpoint's rows."""
     places = [(name, layer) for layer in range(run.wrapped.n_layers) for name in PLACES]
     taken = run.capture(places)
-    states = np.stack([read_positions(run.held, taken[place]) for place in places], 2)
+    states = np.stack([read_positions(run.held, taken[place])[:, positions] for place in places], 2)
     shuffled = np.concatenate([states[order] for order in orders], 2)  # [batch, pos, order and place, d_model]
     rows = []
     for target in targets:
@@ -185,7 +195,9 @@ def _probe(
     return pd.DataFrame(rows)
 
 
-def _summed(both: tuple[np.ndarray, np.ndarray]) -> tuple[Float[np.ndarray, "batch head"], Float[np.ndarray, "batch 1"]]:
+def _summed(
+    both: tuple[np.ndarray, np.ndarray],
+) -> tuple[Float[np.ndarray, "batch head"], Float[np.ndarray, "batch 1"]]:
     """Over the components of a target."""
     return both[0].sum(-1), both[1].sum(-1, keepdims=True)
 
@@ -197,20 +209,20 @@ def _shares(errors: np.ndarray, reference: np.ndarray, around: np.ndarray, drawi
 
 
 def _rises(frame: pd.DataFrame) -> pd.DataFrame:
-    """When each target's unique_r2 first is half of its largest."""
+    """When each target's unique_r2 first is half way to its largest."""
     rows = []
-    for keys, own in frame.groupby(["place", "layer", "strategy", "target"], sort=False):
-        own = own.sort_values("step")
-        top = own.loc[own["unique_r2"].idxmax()]
+    for keys, its in frame.groupby(["place", "layer", "strategy", "target"], sort=False):
+        own = its.sort_values("step", ignore_index=True)
+        first, top = own.iloc[0], own.iloc[int(own["unique_r2"].argmax())]
         steps = dict.fromkeys(("step", "step_low", "step_high"), np.nan)
-        if top["unique_low"] > max(top["unique_control"], 0.0):
-            columns = {"step": "unique_r2", "step_low": "unique_high", "step_high": "unique_low"}
-            for name, column in columns.items():
-                reached = own.loc[own[column] >= HALF * top["unique_r2"], "step"]
+        if top["unique_low"] > first["unique_high"]:
+            half_way = first["unique_r2"] + HALF * (top["unique_r2"] - first["unique_r2"])
+            for name, column in (("step", "unique_r2"), ("step_low", "unique_high"), ("step_high", "unique_low")):
+                reached = own.loc[own[column] >= half_way, "step"]
                 steps[name] = float(reached.iloc[0]) if len(reached) else np.nan
         rows.append(
             dict(zip(("place", "layer", "strategy", "target"), keys, strict=True))
             | steps
-            | {"largest": float(top["unique_r2"]), "at": int(top["step"])}
+            | {"first": float(first["unique_r2"]), "largest": float(top["unique_r2"]), "at": int(top["step"])}
         )
     return pd.DataFrame(rows)

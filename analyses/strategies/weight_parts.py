@@ -55,8 +55,8 @@ def hybrid(host: Weights, donor: Weights, numbers: Weights, chosen: Collection[i
 def in_another_basis(weights: Weights, cfg: StackConfig, *, seed: int = 0) -> dict[str, Tensor]:
     """A transformer that says the same, its residual stream and its MLPs' neurons in another order.
 
-    As a donor it shows what its parts are worth to a host that does not share its basis, as two models that were trained
-    apart do not.
+    As a donor it shows what its parts are worth to a host that does not share its basis, as two models that were
+    trained apart do not.
     """
     generator = torch.Generator().manual_seed(seed)
     stream = torch.randperm(cfg.d_model, generator=generator)
@@ -78,7 +78,7 @@ def in_another_basis(weights: Weights, cfg: StackConfig, *, seed: int = 0) -> di
 
 
 def shuffled_change(host: Weights, donor: Weights, numbers: Weights, *, seed: int = 0) -> dict[str, Tensor]:
-    """The host plus the donor's differences in random order, in each array and part: as large a change, of no meaning."""
+    """The host plus the donor's differences, shuffled in each array and part: as large a change, of no meaning."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for name, weight in host.items():

@@ -9,11 +9,11 @@ and put into the other, alone, with others, and all but it. For a set S of parts
     share (all orders)           of one part: its mean share over all orders of putting parts in (Shapley's value)
 
 0: moves nothing, 1: moves as much as all parts together; below 0 and above 1 can be. Shares over all orders sum to 1;
-`interaction` is 1 less the sum of single shares: what parts do together alone. Beside every share stands the residual of
-the transplanted model, for a broken one has a d_rel that means nothing. It makes sense to put weights of one checkpoint
-into another because training went on from there: both use one basis. Controls, put in the same way: weights of
-`after` in another basis (the same function, but parts that fit no other model), the change of weights in random order
-(as large, of no meaning), and another model's weights where one is given.
+`interaction` is 1 less the sum of single shares: what parts do together alone. Beside every share stands the residual
+of the transplanted model, for a broken one has a d_rel that means nothing. It makes sense to put weights of one
+checkpoint into another because training went on from there: both use one basis. Controls, put in the same way: weights
+of `after` in another basis (the same function, but parts that fit no other model), the change of weights in random
+order (as large, of no meaning), and another model's weights where one is given.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _sets(n: int) -> list[frozenset[int]]:
 
 
 def _game_rows(moves: Moves, names: Sequence[str], chosen: Sequence[frozenset[int]]) -> list[dict[str, Any]]:
-    """Rows of both directions, and of all orders where all sets were tried. The first set is empty, the last is whole."""
+    """Rows of both directions, and of all orders where all sets were tried; the first set is empty, the last whole."""
     game = {own: at for at, own in enumerate(chosen)}
     n, last = len(names), len(chosen) - 1
     rows = []

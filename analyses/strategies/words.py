@@ -8,17 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mechicl.analyses.strategies.words_shared import FAR, counted, far_share, setting_words
+from mechicl.analyses.strategies.words_transience import transience_sentence
 from mechicl.wording import number, p_value, percent, with_interval
 
-SETTINGS = {
-    "balls_and_urns": "balls and urns",
-    "markov_chains": "Markov chains",
-    "linear_regression": "linear regression",
-    "classification": "classification",
-}
-FAR = 0.5  # of d(M, G): farther from every mixture than that, d_rel says little
 GOOD, CHANCE = 0.9, 0.05  # a correlation that is a prediction; p above which it is no better than of shuffled cells
-RISE = 0.2  # of d_rel, from below .5: what is called transience
 
 
 def account_verdict(setting: str, fit: Any, transitions: Any, transience: pd.DataFrame) -> str:
@@ -32,7 +26,7 @@ def account_verdict(setting: str, fit: Any, transitions: Any, transience: pd.Dat
         prediction_sentence(fit),
         parameter_sentence(fit),
         transition_sentence(transitions),
-        transience_sentence(transience, unit_of(fit)),
+        transience_sentence(fit, transience),
     ]
     return " ".join(words)
 
@@ -61,18 +55,14 @@ def mixture_sentence(setting: str, fit: Any) -> str:
     known = residual[np.isfinite(residual)]
     n_models = fit.d_rel.shape[0] * fit.d_rel.shape[2]
     middle = float(np.median(known)) if len(known) else math.nan
-    many = "One transformer" if n_models == 1 else f"{n_models} transformers"
-    start = f"{many} on {SETTINGS.get(setting, setting.replace('_', ' '))}"
-    if far_share(fit) > 0.5:
-        return (
-            f"{start} are near no mixture of memorising and generalising: at the median checkpoint past the threshold "
-            f"the best one is {number(middle, 2)} of the strategies' own distance away, so that d_rel says little, and "
-            "so does all that follows."
-        )
+    many = "one transformer" if n_models == 1 else f"{n_models} transformers"
     often = far_share(fit)
-    words = f"{start} stay near mixtures of memorising and generalising: the best one is {number(middle, 2)} of the "
-    words += "strategies' own distance away (median)"
-    return words + (f", though above {number(FAR, 1)} at {percent(often)} of checkpoints." if often > 0.1 else ".")
+    words = (
+        f"On {setting_words(setting)} {many} lie {number(middle, 2)} of the distance between memorising and "
+        f"generalising away from the nearest mixture of both (median past the threshold; above {number(FAR, 1)} at "
+        f"{percent(often)} of checkpoints)."
+    )
+    return f"{words} They are near neither, so d_rel says little, and so does what follows." if often > 0.5 else words
 
 
 def prediction_sentence(fit: Any) -> str:
@@ -101,9 +91,7 @@ def parameter_sentence(fit: Any) -> str:
     bound = [row for row in rows if row["bound"]]
     if bound:
         named = " and ".join(f"{row['parameter']} ({row['bound']})" for row in bound)
-        words += (
-            f" On the bound of the search, and so no {'estimate is' if len(bound) == 1 else 'estimates are'} {named}."
-        )
+        words += f" At a bound of the search, and so no estimate: {named}."
     return words if fit.converged else f"{words} The fit did not converge: they are where the search stopped."
 
 
@@ -116,40 +104,19 @@ def transition_sentence(transitions: Any) -> str:
         expected = f", and the model of training expects it at {n} of {len(times)}" if n else ""
         return f"At no diversity do they turn from generalising to memorising while they are watched{expected}."
     first, last = seen.iloc[0], seen.iloc[-1]
-    words = f"They turn from generalising to memorising at {_counted(seen['diversity'])}, after {_steps(first)}"
+    words = f"They turn from generalising to memorising at {counted(seen['diversity'])}, after {_steps(first)}"
     words += f" to {_steps(last)} steps" if len(seen) > 1 else " steps"
-    observed, predicted = (scaling(transitions, kind) for kind in ("observed", "predicted"))
-    if observed is None or math.isnan(observed["slope"]):
+    observed, predicted = (scaling(transitions, kind) for kind in ("observed", "predicted_where_observed"))
+    if math.isnan(observed["slope"]):
         return f"{words}; these are too few for an exponent."
-    grows = "faster than in proportion to D" if observed["low"] > 1 else "not clearly faster than in proportion to D"
-    if observed["high"] < 1:
-        grows = "slower than in proportion to D"
-    words += f": {grows}, with exponent {_slope(observed)}"
-    known = predicted is not None and math.isfinite(predicted["slope"])
-    return f"{words} (predicted {_slope(predicted)})." if known else f"{words}."
-
-
-def transience_sentence(transience: pd.DataFrame, unit: str) -> str:
-    """At which diversities models generalise first and memorise later."""
-    turned = transience.assign(turned=(transience["lowest"] < 0.5) & (transience["rise"] >= RISE))
-    by_diversity = turned.groupby("diversity")
-    every, means = by_diversity["turned"].all(), by_diversity[["lowest", "last", "rise", "fresh_rise"]].mean()
-    if not every.any():
-        some = int(turned["turned"].sum())
-        words = (
-            f"No diversity shows transience, a rise of d_rel by {number(RISE, 1)} or more from below 0.5, in every seed"
-        )
-        return f"{words}; {some} of {len(turned)} models do." if some else f"{words}, and no model does."
-    shown = means[every]
-    most = float(shown["rise"].idxmax())
-    row, own = shown.loc[most], transience[transience["diversity"] == most]
-    spread = f" ({number(own['rise'].min(), 2)} to {number(own['rise'].max(), 2)} over {len(own)} seeds)"
-    fresh = f"the loss on fresh tasks, from its lowest, by {number(row['fresh_rise'], 2)} {unit}"
-    return (
-        f"Generalising is transient at {_counted(pd.Series(shown.index))}: at D = {most:g} d_rel rises from "
-        f"{number(row['lowest'], 2)} by {number(row['rise'], 2)}{spread if len(own) > 1 else ''} until training ends, "
-        f"and {fresh}."
-    )
+    grows = "" if math.isfinite(observed["low"]) else "; one seed gives no interval"
+    if observed["low"] > 1:
+        grows = ", faster than in proportion to D"
+    elif observed["high"] < 1:
+        grows = ", slower than in proportion to D"
+    elif math.isfinite(observed["low"]):
+        grows = ", not clearly faster or slower than in proportion to D"
+    return f"{words}: exponent {_slope(observed)}{grows}{_beside(observed, predicted)}."
 
 
 def measure(fit: Any, name: str, cells: str) -> dict[str, Any]:
@@ -159,18 +126,11 @@ def measure(fit: Any, name: str, cells: str) -> dict[str, Any]:
     return dict(rows[0]) if rows else dict.fromkeys(table.columns, math.nan)
 
 
-def scaling(transitions: Any, kind: str) -> dict[str, Any] | None:
-    """The row of an exponent; None where there is none."""
+def scaling(transitions: Any, kind: str) -> dict[str, Any]:
+    """The row of an exponent; all NaN where there is none."""
     rows = transitions.scaling
     found = rows[rows["time"] == kind].to_dict("records")
-    return dict(found[0]) if found else None
-
-
-def far_share(fit: Any) -> float:
-    """The share of cells past the threshold that are farther than `FAR` from every mixture."""
-    residual = fit.residual[:, fit.kept]
-    known = residual[np.isfinite(residual)]
-    return float((known > FAR).mean()) if len(known) else 1.0
+    return dict(found[0]) if found else dict.fromkeys(rows.columns, math.nan)
 
 
 def explained(fit: Any) -> float:
@@ -179,22 +139,27 @@ def explained(fit: Any) -> float:
     return float(rows.loc["model", "held_out_explained"]) if "held_out_explained" in rows else math.nan
 
 
-def unit_of(fit: Any) -> str:
-    """What losses and distances are measured in."""
-    return "nats" if fit.distance == "kl" else "squared error"
-
-
 def _loss_sentence(fit: Any) -> str:
     share = explained(fit)
     if math.isnan(share):
         return ""
     if share <= 0:
-        return "There its loss is no better than with one weight for all cells."
-    return f"There it goes {percent(share)} of the way from one weight for all cells to the best weights."
+        return "In distance it is no better there than one weight for all cells."
+    return f"In distance it goes {percent(share)} of the way there from one weight for all cells to the best weights."
 
 
 def _value(row: dict[str, Any]) -> str:
-    return with_interval(row["value"], row["low"], row["high"], 2)
+    return with_interval(row["value"], row["low"], row["high"])
+
+
+def _beside(observed: dict[str, Any], predicted: dict[str, Any]) -> str:
+    """The predicted exponent, and whether the intervals of both leave each other out."""
+    if math.isnan(predicted["slope"]):
+        return ""
+    other = f"the {_slope(predicted)} predicted for the same D"
+    if observed["high"] < predicted["low"]:
+        return f", but below {other}"
+    return f", but above {other}" if observed["low"] > predicted["high"] else f", beside {other}"
 
 
 def _slope(row: dict[str, Any]) -> str:
@@ -203,11 +168,3 @@ def _slope(row: dict[str, Any]) -> str:
 
 def _steps(row: Any) -> str:
     return f"{row['observed']:,.0f}"
-
-
-def _counted(diversities: pd.Series) -> str:
-    """ "D = 64", "D = 16 and 64", "5 diversities from D = 4 to 64"."""
-    known = sorted(float(diversity) for diversity in diversities)
-    if len(known) <= 2:
-        return f"D = {' and '.join(f'{diversity:g}' for diversity in known)}"
-    return f"{len(known)} diversities from D = {known[0]:g} to {known[-1]:g}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mechicl.commands.options import Gradient, Heads, Ife, Kernel, Reporting
+from mechicl.commands.strategies import Strategies
 from mechicl.commands.train import Train
 
 
@@ -24,6 +25,8 @@ def what_is_kept(command: Any) -> str:
     """What an interrupted command left behind, and how it goes on."""
     if isinstance(command, Train):
         return "Checkpoints are kept; run the same command again and it goes on from there."
+    if isinstance(command, Strategies):
+        return "Nothing was written."
     if isinstance(command, Kernel):
         kept = report_folder(command) / "kernel"
         what = f"Finished work is kept in {kept}; run the same command again and it goes on from there."

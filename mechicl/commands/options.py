@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mechicl.commands.train import SettingName
+
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 Size = Literal["small", "default", "paper"]
 
@@ -89,6 +91,10 @@ class Report(Reporting):
     """Also say whether the model answers few-shot prompts by a kernel regression; takes several times as long."""
     task: str | None = None
     """With --kernel: the few-shot task (see `mechicl kernel --help`); by default sentiment."""
+    strategies: bool = False
+    """Also show what trained models say of memorising and generalising, from results that come with the package."""
+    setting: SettingName | None = None
+    """With --strategies: which mixture of tasks; by default balls_and_urns."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,7 @@ class StrategyAblations(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Losses beyond the model's."""
-        from mechicl.views.strategies import plot_ablations
+        from mechicl.views.strategy_judged import plot_ablations
 
         return plot_ablations(self, ax=ax)
 

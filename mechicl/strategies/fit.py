@@ -145,7 +145,9 @@ def fit_strategies(
     not see, the last of each. threshold: share of the two-hypothesis threshold; None: .2, for "mse" .1; 1: keep all.
     n_boot: refits for the intervals, over seeds and sequences. n_permutations: of the control.
 
-    A fit that does not converge or ends at a bound says so in `warnings`. Intervals over few seeds are too narrow.
+    A fit that does not converge or ends at a bound says so in `warnings`. Coverage of 95% intervals of the parameters
+    (30 simulations, three seeds, 40 sequences): .97 to 1 where seeds differ by their sequences alone, .80 where each
+    diversity of each seed has odds of its own besides (sd .5 nats): few seeds make intervals too narrow.
     Errors (ValueError, before the work): arrays that do not go together; predictions that are no distributions, or not
     finite; fewer than 2 checkpoints or diversities to fit; n_boot below 100 (0 for no intervals).
     Source: 2506.17859; baselines, intervals and the shuffled control are added here.

@@ -55,7 +55,7 @@ class Transitions(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """N* over D, both axes logarithmic."""
-        from mechicl.views.strategies import plot_transitions
+        from mechicl.views.strategy_times import plot_transitions
 
         return plot_transitions(self, ax=ax)
 

@@ -54,7 +54,7 @@ class StrategyField(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Arrows over log steps and log diversities, on the posterior weight."""
-        from mechicl.views.strategies import plot_vector_field
+        from mechicl.views.strategy_judged import plot_vector_field
 
         return plot_vector_field(self, ax=ax)
 

@@ -37,16 +37,16 @@ from mechicl.views.strategy_axes import (
 )
 from mechicl.views.strategy_curves import plot_collapse, plot_posterior_odds, plot_training, plot_transience
 from mechicl.views.strategy_judged import plot_ablations, plot_vector_field
-from mechicl.views.strategy_times import plot_diversity_threshold, plot_parameter, plot_transitions
+from mechicl.views.strategy_times import plot_diversity_threshold, plot_sizes, plot_transitions
 
 __all__ = [
     "plot_ablations",
     "plot_collapse",
     "plot_diversity_threshold",
-    "plot_parameter",
     "plot_phase_diagram",
     "plot_posterior_odds",
     "plot_residual_map",
+    "plot_sizes",
     "plot_strategy_fit",
     "plot_training",
     "plot_transience",
@@ -91,7 +91,7 @@ def plot_residual_map(fit: Any, *, ax: Axes | None = None) -> Axes:
     """
     with _axes(ax, (5.6, 4.0)) as ax:
         mesh = _cells(ax, mean_of_seeds(fit.residual), fit.terms.steps, fit.terms.diversities, RISING)
-        _hatch(ax, fit.terms.steps, fit.terms.diversities, fit.kept)
+        _hatch(ax, fit.terms.steps, fit.terms.diversities, fit.kept, colour=GREY)
         label = "Distance to the best mixture,\nover that between strategies"
         bar = ax.figure.colorbar(mesh, ax=ax, label=label, pad=0.03, fraction=0.08, extend="max")
         bar.outline.set_visible(False)
@@ -107,7 +107,7 @@ def _phase(ax: Axes, fit: Any, values: Float[np.ndarray, "step diversity"]) -> Q
     _outline(ax, fit.terms.steps, fit.terms.diversities, fit.fitted)
     shown = np.where(fit.kept[:, None], values, np.nan)
     if min(shown.shape) > 1 and np.nanmin(shown, initial=1.0) < 0.5 < np.nanmax(shown, initial=0.0):
-        line = {"linewidths": 1.1, "linestyles": "--"}
+        line: Any = {"linewidths": 1.1, "linestyles": "--"}
         drawn = ax.contour(fit.terms.steps, fit.terms.diversities, shown.T, levels=[0.5], colors=[INK], **line)
         drawn.set(path_effects=HALO)
         ax.plot([], [], color=INK, linewidth=1.1, linestyle="--", label="d_rel = .5")
@@ -123,7 +123,7 @@ def _cells(
 ) -> QuadMesh:
     """A cell a checkpoint and diversity, coloured from 0 to 1; cells without a value are hatched."""
     x, y = edges(steps, root, np.square), edges(diversities, np.log2, np.exp2)
-    ground = {"facecolor": PALE, "edgecolor": GREY, "hatch": "xxxx", "linewidth": 0, "zorder": 0}
+    ground: Any = {"facecolor": PALE, "edgecolor": GREY, "hatch": "xxxx", "linewidth": 0, "zorder": 0}
     ax.add_patch(Rectangle((x[0], y[0]), x[-1] - x[0], y[-1] - y[0], **ground))
     mesh = ax.pcolormesh(x, y, np.ma.masked_invalid(values.T), cmap=colours, vmin=0, vmax=1, rasterized=True)
     step_axis(ax, steps, (x[0], x[-1]))
@@ -138,6 +138,7 @@ def _hatch(
     steps: Float[np.ndarray, " step"],
     diversities: Float[np.ndarray, " diversity"],
     kept: Bool[np.ndarray, " step"],
+    colour: str = INK,
 ) -> None:
     """Hatches over checkpoints before the threshold."""
     if kept.all():
@@ -145,7 +146,7 @@ def _hatch(
     x, y = edges(steps, root, np.square), edges(diversities, np.log2, np.exp2)
     end = x[int(kept.argmax())] if kept.any() else x[-1]
     ax.add_patch(
-        Rectangle((x[0], y[0]), end - x[0], y[-1] - y[0], facecolor="none", edgecolor=INK, hatch="////", linewidth=0,
+        Rectangle((x[0], y[0]), end - x[0], y[-1] - y[0], facecolor="none", edgecolor=colour, hatch="////", linewidth=0,
                   zorder=2, label="before the threshold")
     )  # fmt: skip
 

@@ -72,7 +72,7 @@ def range_of_seeds(values: Float[np.ndarray, "seed *rest"]) -> tuple[Float[np.nd
 
 
 def chosen_columns(
-    known: Float[np.ndarray, " diversity"], wanted: Iterable[float] | None, most: int = FEW
+    known: Float[np.ndarray, " diversity"], wanted: Iterable[float | int] | None, most: int = FEW
 ) -> Int[np.ndarray, " _"]:
     """The places of the wanted diversities; by default at most `most`, evenly spread, both ends among them."""
     if wanted is None:
@@ -92,9 +92,9 @@ def beside(ax: Axes) -> Axes:
     """Give the right half of an axes' place to a new one, and return that; both share their scales."""
     spec = ax.get_subplotspec()
     if spec is not None:
-        left, right = spec.subgridspec(1, 2, width_ratios=[1, 1.16])  # the right one holds a colour bar too
-        ax.set_subplotspec(left)
-        return ax.figure.add_subplot(right, sharex=ax, sharey=ax)
+        both = spec.subgridspec(1, 2, width_ratios=[1, 1.16])  # the right one holds a colour bar too
+        ax.set_subplotspec(both[0])
+        return ax.figure.add_subplot(both[1], sharex=ax, sharey=ax)
     x, y, width, height = ax.get_position().bounds
     ax.set_position((x, y, 0.46 * width, height))
     return ax.figure.add_axes((x + 0.54 * width, y, 0.46 * width, height), sharex=ax, sharey=ax)

@@ -22,7 +22,7 @@ AGAINST = {
 }
 
 
-def plot_transience(fit: Any, *, diversities: Iterable[float] | None = None, ax: Axes | None = None) -> Axes:
+def plot_transience(fit: Any, *, diversities: Iterable[float | int] | None = None, ax: Axes | None = None) -> Axes:
     """Draw d_rel over training, a colour a diversity: transformers as marks, the model of training as a line.
 
     Marks are means over seeds, bands their range. Lines are solid where the model was fitted and dashed where it was
@@ -56,7 +56,7 @@ def plot_transience(fit: Any, *, diversities: Iterable[float] | None = None, ax:
 
 
 def plot_collapse(
-    fit: Any, *, against: str = "scaled", diversities: Iterable[float] | None = None, ax: Axes | None = None
+    fit: Any, *, against: str = "scaled", diversities: Iterable[float | int] | None = None, ax: Axes | None = None
 ) -> Axes:
     """Draw d_rel of all checkpoints past the threshold over one number, a colour a diversity.
 
@@ -92,17 +92,18 @@ def plot_collapse(
     return ax
 
 
-def plot_posterior_odds(fit: Any, *, diversities: Iterable[float] | None = None, ax: Axes | None = None) -> Axes:
+def plot_posterior_odds(fit: Any, *, diversities: Iterable[float | int] | None = None, ax: Axes | None = None) -> Axes:
     """Draw what the posterior odds are made of, over training: prior (dotted), Bayes factor (dashed), both (solid).
 
     Marks are the log odds of the mixture that is nearest to the transformer, past the threshold: what the solid line
-    should hit. Means over seeds. The axis ends where a strategy has all of the weight. ``diversities``: by default
-    three, evenly spread.
+    should hit. Lines are means over seeds, marks medians, left out where one strategy has all of the weight.
+    ``diversities``: by default three, evenly spread.
     """
     terms, estimate = fit.terms, fit.estimate
     columns = chosen_columns(terms.diversities, diversities, most=3)
     evidence, prior = terms.evidence(estimate.alpha, estimate.gamma), terms.prior(estimate.beta)
-    best = np.where(np.abs(fit.best_log_odds) < TALLEST, fit.best_log_odds, np.nan)
+    middle = np.median(fit.best_log_odds, axis=0)  # of seeds: some may have no end, and a mean without them leans
+    best = np.where(fit.kept[:, None] & (np.abs(middle) < TALLEST), middle, np.nan)
     shown = [0.0]
     with _axes(ax, (6.4, 4.2)) as ax:
         ax.axhline(0, color=INK, linewidth=1, zorder=0)
@@ -112,9 +113,9 @@ def plot_posterior_odds(fit: Any, *, diversities: Iterable[float] | None = None,
             for values, style in ((np.full(len(terms.steps), own), ":"), (factor, "--"), (posterior, "-")):
                 ax.plot(terms.steps, values, color=colour, linestyle=style, linewidth=1.6, zorder=2, label="_part")
                 shown += [float(values.min()), float(values.max())]
-            ax.plot(terms.steps[fit.kept], mean_of_seeds(best)[fit.kept, column], MARKERS[at % len(MARKERS)],
-                    color=colour, markersize=3.6, linestyle="none", zorder=3,
-                    label=f"D = {terms.diversities[column]:g}")  # fmt: skip
+            ax.plot(terms.steps, best[:, column], MARKERS[at % len(MARKERS)], color=colour, markersize=3.6,
+                    linestyle="none", zorder=3, label=f"D = {terms.diversities[column]:g}")  # fmt: skip
+            shown += best[np.isfinite(best[:, column]), column].tolist()
         for style, words in ((":", "prior"), ("--", "Bayes factor"), ("-", "posterior")):
             ax.plot([], [], color=INK, linestyle=style, linewidth=1.5, label=words)
         step_axis(ax, terms.steps)
@@ -128,7 +129,7 @@ def plot_training(
     losses: pd.DataFrame,
     predictor_losses: pd.DataFrame,
     *,
-    diversity: float,
+    diversity: float | int,
     unit: str = "nats",
     ax: Axes | None = None,
 ) -> Axes:

@@ -78,8 +78,9 @@ def plot_vector_field(field: Any, *, ax: Axes | None = None) -> Axes:
         length = np.sqrt(size / (size.max() or 1.0)) / np.where(size > 0, size, 1.0)
         across_x, across_y = np.meshgrid(steps[at], diversities)
         # direction and length are those of the page, so that logarithmic axes do not bend them
+        shape: Any = {"width": 0.005, "headwidth": 3.4, "headlength": 3.6, "headaxislength": 3.2, "scale": 11}
         ax.quiver(across_x, across_y, along * length, across * length, color=ORANGE, edgecolor=INK, linewidth=0.4,
-                  angles="uv", scale=11, width=0.005, headwidth=3.4, headlength=3.6, headaxislength=3.2, zorder=3)  # fmt: skip
+                  angles="uv", zorder=3, **shape)  # fmt: skip
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
         ax.xaxis.set_minor_locator(NullLocator())

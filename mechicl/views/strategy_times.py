@@ -8,9 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mechicl.views import BLUE, GREY, INK, VERMILION, _axes, _require
+from mechicl.views import BLUE, GREY, INK, ORANGE, VERMILION, _axes, _require
 from mechicl.views.strategy_axes import D_REL, diversity_axis, mean_of_seeds, range_of_seeds
 from mechicl.wording import with_interval
+
+SIZES = {
+    "d_mlp": "Width of the MLP (neurons)",
+    "context": "Length of the context C",
+    "dim": "Dimension d",
+    "n_layers": "Layers",
+}
 
 
 def plot_diversity_threshold(fit: Any, *, step: float | None = None, ax: Axes | None = None) -> Axes:
@@ -38,8 +45,9 @@ def plot_diversity_threshold(fit: Any, *, step: float | None = None, ax: Axes | 
 def plot_transitions(transitions: Any, *, ax: Axes | None = None) -> Axes:
     """Draw when transformers turn from generalising to memorising, N*(D), observed and predicted, on log axes.
 
-    Bars and bands are intervals; the legend gives exponents, the slopes of log N* on log D. A line steeper than the
-    thin one grows faster than in proportion to D.
+    Predicted: even odds. Beside it, where the result has it, the step at which the model's own d_rel is .5, as that of
+    the transformers is where they turn. Bars and bands are intervals; the legend gives exponents, the slopes of log N*
+    on log D. A line steeper than the thin one grows faster than in proportion to D.
     """
     times = transitions.times
     columns = [f"{kind}{end}" for kind in ("predicted", "observed") for end in ("", "_low", "_high")]
@@ -57,39 +65,38 @@ def plot_transitions(transitions: Any, *, ax: Axes | None = None) -> Axes:
                 ax.vlines(x, low, high, color=colour, linewidth=1.5, zorder=2, label="_interval")
             ax.plot(x, y, marker=marker, linestyle=style, color=colour, zorder=3, markersize=5.5,
                     markerfacecolor=colour if kind == "observed" else "white", label=label)  # fmt: skip
+        if "modelled" in times and np.isfinite(times["modelled"]).any():
+            ax.plot(times["diversity"], times["modelled"], "v", color=ORANGE, markerfacecolor="white", zorder=3,
+                    markersize=5, linestyle="none", label="d_rel of the model at .5")  # fmt: skip
         known = times[np.isfinite(times["predicted"])]
         if len(known) > 1:
             x, first = known["diversity"].to_numpy(float), known.iloc[0]
             guide = float(first["predicted"]) * x / float(first["diversity"])
             ax.plot(x, guide, color=INK, linewidth=0.8, linestyle=":", zorder=0, label="in proportion to D")
         diversity_axis(ax, times["diversity"], "x")
-        ax.set_yscale("log")
+        if np.isfinite(times[["predicted", "observed"]]).to_numpy().any():
+            ax.set_yscale("log")  # which needs a number to begin with
         ax.set(xlabel="Task diversity D (tasks)", ylabel="Transition time N* (training steps)")
         ax.legend(loc="best")
     return ax
 
 
-def plot_parameter(frame: pd.DataFrame, *, parameter: str, over: str, label: str = "", ax: Axes | None = None) -> Axes:
-    """Draw one fitted parameter over a size of the models, with its interval; an open mark sits on a bound.
+def plot_sizes(frame: pd.DataFrame, *, axis: str, parameter: str = "beta", ax: Axes | None = None) -> Axes:
+    """Draw one fitted parameter over a size of the models, with its interval.
 
-    ``frame``: a column named ``over`` (such as d_mlp), parameter, estimate, low, high, and bound where it is known.
+    ``frame``: size, parameter, estimate, low, high. ``axis``: which size, such as "d_mlp" or "context".
     """
-    _require(frame, [over, "parameter", "estimate", "low", "high"], "frame")
-    rows = frame[frame["parameter"] == parameter].sort_values(over)
+    _require(frame, ["size", "parameter", "estimate", "low", "high"], "frame")
+    rows = frame[frame["parameter"] == parameter].sort_values("size")
     if rows.empty:
         raise ValueError(f"Got the parameter {parameter!r}, expected one of {sorted(set(frame['parameter']))}.")
-    x, y, low, high = (rows[column].to_numpy(float) for column in (over, "estimate", "low", "high"))
-    bound = rows["bound"].to_numpy(str) != "" if "bound" in rows else np.zeros(len(rows), dtype=bool)
+    x, y, low, high = (rows[column].to_numpy(float) for column in ("size", "estimate", "low", "high"))
     with _axes(ax, (4.8, 3.6)) as ax:
         ax.vlines(x, low, high, color=BLUE, linewidth=1.5, zorder=2)
-        ax.plot(x, y, color=BLUE, linewidth=1.0, zorder=1)
-        for part, face in ((~bound, BLUE), (bound, "white")):
-            ax.plot(x[part], y[part], "o", color=BLUE, markerfacecolor=face, markersize=6, linestyle="none", zorder=3,
-                    label="_estimate" if face == BLUE else "on a bound")  # fmt: skip
+        ax.plot(x, y, "o-", color=BLUE, linewidth=1.0, markersize=6, zorder=3)
         diversity_axis(ax, x, "x")
-        ax.set(xlabel=label or over, ylabel=f"Fitted {parameter}")
-        if bound.any():
-            ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
+        ax.set(xlabel=SIZES.get(axis, axis), ylabel=f"Fitted {parameter}")
+        ax.margins(0.12)
     return ax
 
 

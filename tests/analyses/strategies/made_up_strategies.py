@@ -53,6 +53,8 @@ def made_up_readings(
     away = np.clip(early + strange, 0, 1)
     predictions = (1 - away) * mixed + away * other[:, None]
     loss = {"memorising": 1.2, "generalising": 1.2 + better, "fresh_memorising": 2.4, "fresh_generalising": 1.5}
+    if not regression:
+        loss["constant"] = 1.9
     frame = pd.DataFrame({"seed": np.repeat(range(n_seeds), n_d), "diversity": np.tile(counts, n_seeds)})
     frame = frame.assign(**{name: np.broadcast_to(value, (n_seeds, n_d)).ravel() for name, value in loss.items()})
     flat, drop = weight[..., 0, 0], np.exp(-places / 300)[:, None]
@@ -66,13 +68,15 @@ def made_up_readings(
         predictions,
         memorising,
         generalising,
-        None,
+        None if regression else np.broadcast_to(other.mean(2, keepdims=True), other.shape).copy(),
         np.zeros((n_seeds, n_d, n_items)),
+        None if regression else rng.normal(size=(n_seeds, n_d, n_items)),
         np.repeat(np.arange(n_sequences), 3),
         np.tile(np.arange(3), n_sequences),
         1.2 + (1 - flat) * better[:, None] + drop,
         1.5 + 0.9 * flat + drop,
         frame,
         *bits,
+        None if regression else np.full((n_seeds, n_d), 1_000.0),
         Provenance.of(facts, options={"n_sequences": n_sequences}),
     )

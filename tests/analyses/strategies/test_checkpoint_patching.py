@@ -97,16 +97,16 @@ def test_a_change_of_the_mlp_is_in_its_output_and_not_in_attention(tiny_run: Run
     before, after = HookedRun.of_weights(own, held), HookedRun.of_weights(other, held)
     basis = HookedRun.of_weights(in_another_basis(other, point.config), held)
     found = patch_checkpoints(before, after, controls={BASIS: basis}, n_boot=100).frame
-    table = found.query("head == -1").set_index(["direction", "donor", "where", "site"]).sort_index()
+    table: Any = found.query("head == -1").set_index(["direction", "donor", "where", "site"]).sort_index()
     for direction in (INTO_BEFORE, INTO_AFTER):
         for where in ("all", "last"):
-            shares = table.loc[(direction, OTHER, where)]
+            shares: Any = table.loc[(direction, OTHER, where)]
             for site in ("embedding", "pattern", "mixed values", "attention output", "stream after attention"):
                 np.testing.assert_allclose(shares.loc[site, ["share", "low", "high"]].astype(float), 0, atol=1e-5)
             for site in ("MLP output", "both outputs", "stream after block"):
                 np.testing.assert_allclose(shares.loc[site, ["share", "low", "high"]].astype(float), 1, atol=1e-5)
             assert shares.loc["interaction", "share"] == pytest.approx(0, abs=1e-5)
-    control = table.loc[(INTO_BEFORE, BASIS, "all")]
+    control: Any = table.loc[(INTO_BEFORE, BASIS, "all")]
     assert control.loc["pattern", "share"] == pytest.approx(0, abs=1e-5)  # it needs no basis
     assert control.loc["stream after block", "residual"] > table.loc[(INTO_BEFORE, OTHER, "all")]["residual"].max()
 

@@ -1,6 +1,7 @@
 """Ablations of one model: parts that carry something are named, and parts that carry nothing are not."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,8 +31,8 @@ def one_headed(tiny_run: Run) -> HookedRun:
 
 
 def test_the_head_that_writes_is_named_and_the_others_are_not(one_headed: HookedRun) -> None:
-    found = ablate_components(one_headed, n_boot=100, n_permutations=500)
-    table = found.frame.set_index("component")
+    found = ablate_components(one_headed, strengths=[1.0], n_boot=100, n_permutations=500)
+    table: Any = found.frame.set_index("component")
     numbers = ["moved", "moved_low", "moved_high", "control", "beyond", "loss_moved", "loss_control"]
     np.testing.assert_allclose(table.loc[["head 1", "MLP"], numbers].astype(float), 0, atol=1e-6)
     assert list(table.loc[["head 1", "MLP"], "named"]) == [False, False]
@@ -48,9 +49,24 @@ def test_an_ablation_is_the_mean_by_hand(one_headed: HookedRun) -> None:
     with_mean = one_headed.predictions([("attn_out", 0, lambda x: out.mean(0, keepdim=True).expand_as(x))])
     rest = np.random.default_rng(0).permutation(60)[30:]
     by_hand = one_headed.held.distances([with_mean]).part(rest)
-    table = ablate_components(one_headed, n_boot=100, n_permutations=99).frame.set_index("component")
+    table: Any = ablate_components(one_headed, strengths=[1.0], n_boot=100, n_permutations=99).frame.set_index(
+        "component"
+    )
     assert table.loc["attention", "d_rel"] == pytest.approx(by_hand.d_rel()[0, 0], abs=1e-6)
     assert table.loc["attention", "residual"] == pytest.approx(by_hand.residual()[0, 0], abs=1e-6)
+
+
+def test_a_weaker_ablation_goes_a_part_of_the_way(one_headed: HookedRun) -> None:
+    out = one_headed.capture([("attn_out", 0)])["attn_out", 0]
+    half = 0.5 * out + 0.5 * out.mean(0, keepdim=True)
+    rest = np.random.default_rng(0).permutation(60)[30:]
+    by_hand = one_headed.held.distances([one_headed.predictions([("attn_out", 0, lambda x: half)])]).part(rest)
+    found = ablate_components(one_headed, strengths=[0.5, 1.0], n_boot=100, n_permutations=99).frame
+    table: Any = found.set_index(["strength", "component"])
+    assert table.loc[(0.5, "attention"), "d_rel"] == pytest.approx(by_hand.d_rel()[0, 0], abs=1e-6)
+    assert len(table) == 2 * 4
+    residual = found.query("named")["residual"]
+    assert ((residual > 1) == (found.query("named")["carries"] == "both")).all() and len(residual)
 
 
 def test_a_random_change_is_as_large() -> None:
@@ -64,11 +80,15 @@ def test_a_part_that_is_noise_is_named_no_more_often_than_chance(one_headed: Hoo
     original, generator = component_strategies._changed, torch.Generator().manual_seed(9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            component_strategies, "_changed", lambda run, part, taken, _: original(run, part, taken, generator)
+            component_strategies,
+            "_changed",
+            lambda run, part, taken, strength, _: original(run, part, taken, strength, generator),
         )
         named = [
-            ablate_components(one_headed, n_boot=100, n_permutations=99, n_random=3, seed=seed).frame["named"].any()
-            for seed in range(6)
+            ablate_components(one_headed, strengths=[1.0], n_boot=100, n_permutations=99, n_random=2, seed=seed)
+            .frame["named"]
+            .any()
+            for seed in range(4)
         ]
     assert sum(named) <= 1
 
@@ -82,5 +102,7 @@ def test_too_few_sequences_are_refused(tiny_run: Run, one_headed: HookedRun) -> 
     few = HookedRun(one_headed.wrapped, HeldOut.of(tiny_run[1], 6))
     with pytest.raises(ValueError, match="6 sequences"):
         ablate_components(few)
+    with pytest.raises(ValueError, match=r"strengths=\(0.0,\)"):
+        ablate_components(one_headed, strengths=[0.0])
     with pytest.raises(ValueError, match="n_random=0"):
         ablate_components(one_headed, n_random=0)

@@ -79,7 +79,9 @@ def test_a_resample_is_the_sample_of_the_sequences_it_holds(held: HeldOut, train
 def test_the_last_position_alone_is_the_last_position(held: HeldOut, trained: Any) -> None:
     said = held.predictions(trained[-1])
     last = held.distances([said], where="last")
-    short = HeldOut(held.point, held.batch, *(part[:, -1:] for part in (held.memorising, held.generalising, held.truth)))
+    short = HeldOut(
+        held.point, held.batch, *(part[:, -1:] for part in (held.memorising, held.generalising, held.truth))
+    )
     np.testing.assert_array_equal(last.to_memorising, short.distances([said[:, -1:]]).to_memorising)
     with pytest.raises(ValueError, match="where='first'; expected one of all, last"):
         held.distances([said], where="first")
@@ -154,7 +156,7 @@ def test_shares_agree_with_transplants_by_hand(held: HeldOut, trained: Any) -> N
         return float(held.distances([held.predictions(hybrid(host, donor, numbers, chosen))]).d_rel()[0, 0])
 
     low, high = d_rel(before, before, set()), d_rel(after, after, set())
-    own = found.frame.set_index(["direction", "donor", "part"])["share"]
+    own = found.frame.set_index(["direction", "donor", "part"])["share"].sort_index()
     at = names.index("QK circuit")
     assert own[INTO_BEFORE, OTHER, "QK circuit"] == pytest.approx((d_rel(before, after, {at}) - low) / (high - low))
     assert own[INTO_AFTER, OTHER, "QK circuit"] == pytest.approx((d_rel(after, before, {at}) - high) / (low - high))
