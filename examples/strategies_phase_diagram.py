@@ -72,7 +72,7 @@ plot_residual_map(fit)
 #
 # ## How well is it predicted where it was not fitted?
 #
-# A third of the cells past the threshold were kept from the fit: the last checkpoints, and the largest diversities.
+# More than a third of the cells past the threshold were kept from the fit: the last checkpoints, and the largest diversities.
 # Beside each measure stands its control: for d_rel and the loss, cells shuffled and fitted again; for the predictions
 # themselves, one weight for all cells.
 

@@ -30,7 +30,7 @@ CAVEATS = [
     (
         "A d_rel near neither strategy",
         "A changed model may follow no strategy at all. Its d_rel then still is a number; the residual says whether to "
-        "read it.",
+        "read it. Shares over all orders are means over all sets of parts, such models among them.",
     ),
     (
         "Shares of parts need a common basis",

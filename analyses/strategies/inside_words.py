@@ -9,6 +9,7 @@ import pandas as pd
 
 from mechicl.wording import number, percent, with_interval
 
+BROKEN = 1.0  # a residual above which d_rel means nothing
 MOST = 0.5  # a share from which on one part carries most of the change
 
 
@@ -48,7 +49,8 @@ def transplants_sentence(found: Any) -> str:
         "Of that change the weights that carry most are "
         f"({'mean over all orders of transplanting' if direction == 'all orders' else direction}): {said}. Put in "
         f"alone, parts leave {_interval(single)} to what they do together; the same change in random order moves at "
-        f"most {number(float(control['share'].abs().max()), 2)} of it."
+        f"most {number(float(control['share'].abs().max()), 2)} of it. Of the {len(found.sets)} sets of parts "
+        f"{int((found.sets['residual'] > BROKEN).sum())} leave a model that is near neither strategy."
     )
 
 

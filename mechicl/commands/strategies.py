@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mechicl.commands.printing import finite_json
 from mechicl.commands.train import SettingName
 from mechicl.wording import number, p_value, with_interval
 
@@ -89,6 +88,8 @@ def strategies_as_text(found: Any) -> str:
 
 def strategies_as_json(found: Any, report: Path) -> str:
     """What the account holds except single cells; what is not finite becomes null."""
+    from mechicl.commands.printing import finite_json  # which draws on matplotlib, as `--help` does not
+
     fit = found.fit
     content: dict[str, Any] = {
         "report": str(report),
