@@ -16,6 +16,12 @@ from mechicl.lazy import lazy_names
 if TYPE_CHECKING:
     from mechicl.analyses.causality.replaced_attention import kernel_causality
     from mechicl.analyses.comparison import ComparisonResult, compare
+    from mechicl.analyses.components.ablations import ablate_components
+    from mechicl.analyses.components.account import measure_strategy_components
+    from mechicl.analyses.components.patching import patch_checkpoints
+    from mechicl.analyses.components.probes import probe_strategies
+    from mechicl.analyses.components.training_kernels import kernels_in_training
+    from mechicl.analyses.components.transplants import transplant_weights
     from mechicl.analyses.demonstrations.attention_maps import attention_map
     from mechicl.analyses.demonstrations.probes import key_value_probes
     from mechicl.analyses.finetuning import FinetunedPriming, finetune_on_primes
@@ -33,6 +39,10 @@ if TYPE_CHECKING:
     from mechicl.analyses.priming import PrimingResult, measure_priming
     from mechicl.analyses.report import write_report
     from mechicl.analyses.resemblance.gradient_comparison import GradientComparison, compare_to_gradient
+    from mechicl.analyses.strategies.account import StrategyAccount, measure_strategies
+    from mechicl.analyses.strategies.readings import GridReadings, read_run
+    from mechicl.analyses.strategies.shipped import shipped_strategies
+    from mechicl.analyses.strategies.sizes import measure_sizes
     from mechicl.analyses.updates.dual_form import attention_dual
     from mechicl.analyses.updates.mlp_update import measure_mlp_updates
 
@@ -40,6 +50,18 @@ _HOME = {
     "ComparisonResult": "comparison",
     "FinetunedPriming": "finetuning",
     "Functional": "functionals",
+    "GridReadings": "strategies.readings",
+    "StrategyAccount": "strategies.account",
+    "ablate_components": "components.ablations",
+    "kernels_in_training": "components.training_kernels",
+    "measure_sizes": "strategies.sizes",
+    "measure_strategies": "strategies.account",
+    "measure_strategy_components": "components.account",
+    "patch_checkpoints": "components.patching",
+    "probe_strategies": "components.probes",
+    "read_run": "strategies.readings",
+    "shipped_strategies": "strategies.shipped",
+    "transplant_weights": "components.transplants",
     "GradientComparison": "resemblance.gradient_comparison",
     "HeadMap": "heads.map",
     "IFEResult": "inverse_frequency",

@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from mechicl.analyses.strategies.inside import measure_strategy_components
+from mechicl.analyses.components.account import measure_strategy_components
 from mechicl.analyses.strategies.shipped import SHIPPED, shipped_strategies
 from mechicl.organisms.grid import (
     GRID_MODELS,
@@ -67,14 +67,14 @@ plot_residual_map(fit)
 
 # %% [markdown]
 # With few urns nearly. From D = 32 on about .3 of the distance between the strategies is left over, whatever the
-# mixture: the transformers do something beside. Where it is above .5, at 13% of the cells, d_rel should not be believed;
-# these lie shortly after the threshold, with many urns, where both strategies say nearly the same.
+# mixture: the transformers do something beside. Where it is above .5, at 13% of the cells, d_rel should not be
+# believed; these lie shortly after the threshold, with many urns, where both strategies say nearly the same.
 #
 # ## How well is it predicted where it was not fitted?
 #
-# More than a third of the cells past the threshold were kept from the fit: the last checkpoints, and the largest diversities.
-# Beside each measure stands its control: for d_rel and the loss, cells shuffled and fitted again; for the predictions
-# themselves, one weight for all cells.
+# More than a third of the cells past the threshold were kept from the fit: the last checkpoints, and the largest
+# diversities. Beside each measure stands its control: for d_rel and the loss, cells shuffled and fitted again; for the
+# predictions themselves, one weight for all cells.
 
 # %%
 shown = fit.measures[fit.measures["cells"] != "all"]
@@ -101,8 +101,8 @@ plot_ablations(account.ablations, baselines=fit.baselines)
 # costs .0002, so that this grid hardly tells the two apart.
 #
 # Two richer accounts, each with the same numbers. A *third strategy*, predicting the same whatever the context, is the
-# shortest of all descriptions and should come first. And odds that also see the *context*: a Bayesian who had these odds
-# before a sequence would change them as it goes.
+# shortest of all descriptions and should come first. And odds that also see the *context*: a Bayesian who had these
+# odds before a sequence would change them as it goes.
 
 # %%
 print(account.three.table.drop(columns=["converged"]).round(4).to_string(index=False), "\n")
@@ -145,7 +145,8 @@ account.transitions.plot()
 # %%
 later = times[(times["diversity"] > 4) & times["observed"].notna()]
 for name in ("observed", "predicted"):
-    print(f"{name}: {np.polyfit(np.log(later['diversity']), np.log(later[name]), 1)[0]:.2f} over {len(later)} diversities")
+    slope = np.polyfit(np.log(later["diversity"]), np.log(later[name]), 1)[0]
+    print(f"{name}: {slope:.2f} over {len(later)} diversities")
 
 # %% [markdown]
 # The order is right, growth is superlinear in both, and the law is rough.
@@ -162,10 +163,11 @@ at = float(transience.mean()["rise"].idxmax())
 plot_training(account.losses, account.predictor_losses, diversity=at)
 
 # %% [markdown]
-# With 16 to 64 urns all seeds count first and memorise later: at D = 32 d_rel goes from .05 to .72, at D = 64 from .01 to
-# .50. The lowest values are those of the first checkpoints that are kept, where transformers are still far from every
-# mixture (see the residuals), so their exact size means little. That something is unlearned shows in the loss on urns
-# that are not in the pool: it rises by .071 nats at D = 16, by .021 at D = 64. On their own urns they only get better.
+# With 16 to 64 urns all seeds count first and memorise later: at D = 32 d_rel goes from .05 to .72, at D = 64 from .01
+# to .50. The lowest values are those of the first checkpoints that are kept, where transformers are still far from
+# every mixture (see the residuals), so their exact size means little. That something is unlearned shows in the loss on
+# urns that are not in the pool: it rises by .071 nats at D = 16, by .021 at D = 64. On their own urns they only get
+# better.
 #
 # And over diversities, at the end of training:
 
@@ -223,9 +225,9 @@ figure.colorbar(image, ax=panels, label="log2 ratio")
 plt.show()
 
 # %% [markdown]
-# Nearly alike: .02 to .09 of the attention lies elsewhere, most in the model that knows four urns, and no more after the
-# turn than before it. The head all but counts, for both strategies; the share on the start tells how many balls there
-# were. What differs must come after it.
+# Nearly alike: .02 to .09 of the attention lies elsewhere, most in the model that knows four urns, and no more after
+# the turn than before it. The head all but counts, for both strategies; the share on the start tells how many balls
+# there were. What differs must come after it.
 #
 # Which *weights* carry the change? Parts of the later checkpoint are put into the earlier one, alone and in all sets,
 # and the other way round. 1 is the whole change of d_rel.

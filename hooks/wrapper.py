@@ -227,7 +227,7 @@ class WrappedModel:
         digest = hashlib.sha256()
         for name, weight in sorted(self.model.named_parameters(), key=lambda item: item[0]):
             digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mechicl.analyses.strategies.readings import GridReadings, read_run
@@ -57,7 +58,8 @@ class StrategyAccount(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """One row a seed, step and diversity: relative distances, observed and predicted, and losses."""
-        return self.fit.to_frame().merge(self.losses, on=["seed", "step", "diversity"])
+        found = self.fit.to_frame()  # where seeds are counted from 0
+        return found.assign(seed=np.unique(self.losses["seed"])[found["seed"]]).merge(self.losses)
 
     def plot(self, ax: Any = None) -> Any:
         """The phase diagram beside the model's; returns matplotlib Axes."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mechicl.analyses.report_section import Section
 from mechicl.commands.strategies import DEFAULT, Strategies, strategies_folder
 from mechicl.resampling import MIN_BOOT
 
@@ -29,9 +30,10 @@ def run_strategies(options: Strategies, arguments: Sequence[str], say: Callable[
     from mechicl.analyses.strategies.report_words import subtitle, title
     from mechicl.commands.strategies import strategies_as_json, strategies_as_text
 
+    inside = [] if options.results is not None else shipped_sections(setting)
     page = write_sections(
         folder,
-        [strategies_section(found)],
+        [strategies_section(found), *inside],
         title=title(found),
         subtitle=subtitle(found),
         overwrite=options.overwrite,
@@ -42,6 +44,15 @@ def run_strategies(options: Strategies, arguments: Sequence[str], say: Callable[
         return
     print(strategies_as_text(found))
     print(f"Report: {page.resolve()}")
+
+
+def shipped_sections(setting: str) -> list[Section]:
+    """What the parts of this setting's models carry, from the results that come with the package."""
+    from mechicl.analyses.components.regenerate import KERNELS, shipped_components
+    from mechicl.analyses.components.report import components_section, kernels_section
+
+    found: dict[str, Any] = shipped_components(setting)
+    return [kernels_section(one) if name == KERNELS else components_section(one) for name, one in found.items()]
 
 
 def asked_setting(options: Strategies) -> str:

@@ -153,7 +153,8 @@ def crossed_points(points: Sequence[GridPoint], sizes: dict[str, int]) -> list[G
     kins = {point.kin for point in chosen}
     if len(kins) != 1:
         known = {name: sorted({getattr(point, name) for point in points}) for name in SIZES}
-        raise ValueError(f"got {len(kins)} kinds of models; choose one by {known}")
+        many = "no model of these sizes" if not kins else f"{len(kins)} kinds of models"
+        raise ValueError(f"got {many}; choose one by {known}")
     chosen.sort(key=lambda point: (point.seed, point.diversity))
     seeds, diversities = {p.seed for p in chosen}, {p.diversity for p in chosen}
     if len(chosen) != len(seeds) * len(diversities):

@@ -16,9 +16,15 @@ import tyro
 from mechicl.commands.train import SettingName
 
 # What each setting's results were made with, where that is not the reduced scale as it is.
-GRIDS: dict[str, dict[str, Any]] = {"classification": {"seeds": (0,)}}
+GRIDS: dict[str, dict[str, Any]] = {
+    "classification": {"seeds": (0,)},
+    "linear_regression": {"seeds": (0,), "diversities": (4, 32, 256), "steps": 12_000},
+}
 # Of readings: classification asks one question a sequence, the others one at every position.
-READINGS: dict[str, dict[str, Any]] = {"classification": {"n_sequences": 2000}}
+READINGS: dict[str, dict[str, Any]] = {
+    "classification": {"n_sequences": 2000},
+    "linear_regression": {"n_sequences": 512},
+}
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -75,11 +75,14 @@ def test_transience_is_read_off_the_kept_checkpoints(account, readings):
     path = np.array([0.9, 0.1, 0.8, 0.2, 0.3, 0.4, 0.7])
     d_rel = np.broadcast_to(path[None, :, None], fit.d_rel.shape)
     kept = np.array([False, False, True, True, True, True, True])
-    rows = measure_transience(replace(fit, d_rel=d_rel, kept=kept), readings)
+    residual = np.zeros_like(fit.residual)
+    residual[1] = 0.9  # near neither strategy: whatever d_rel says there is no sign of generalising
+    rows = measure_transience(replace(fit, d_rel=d_rel, kept=kept, residual=residual), readings)
     assert len(rows) == 6
     row = rows.iloc[0]
     assert (row["lowest"], row["last"], row["lowest_step"]) == (0.2, 0.7, readings.steps[3])
     assert row["rise"] == pytest.approx(0.5)
+    assert rows.loc[rows["seed"] == 1, ["lowest", "lowest_step", "rise"]].isna().all(axis=None)
     assert row["fresh_best"] == readings.fresh_loss[0, 2:, 0].min()
     assert row["fresh_rise"] == readings.fresh_loss[0, -1, 0] - row["fresh_best"]
 

@@ -27,8 +27,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mechicl.analyses.strategies.held_out import Distances, ends, resamples
-from mechicl.analyses.strategies.hooked_runs import HookedRun, Place, replaced
+from mechicl.analyses.components.held_out import Distances, ends, resamples
+from mechicl.analyses.components.hooked_runs import HookedRun, Place, replaced
 from mechicl.max_t import max_t_over_heads
 from mechicl.provenance import Provenance
 from mechicl.resampling import check_level

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mechicl.analyses.report_content import option_words
-from mechicl.analyses.report_section import Drawing, Section
-from mechicl.analyses.strategies.inside_method import CAVEATS, KERNEL_METHOD, METHOD
-from mechicl.analyses.strategies.inside_tables import (
+from mechicl.analyses.components.report_method import CAVEATS, KERNEL_METHOD, METHOD
+from mechicl.analyses.components.report_tables import (
     ablations_table,
     kernels_table,
     patches_table,
     probes_table,
     transplants_table,
 )
-from mechicl.analyses.strategies.inside_words import card, curve_sentence, kernels_sentence
+from mechicl.analyses.components.words import card, curve_sentence, kernels_sentence
+from mechicl.analyses.report_content import option_words
+from mechicl.analyses.report_section import Drawing, Section
 
 if TYPE_CHECKING:
-    from mechicl.analyses.strategies.inside import StrategyComponents
-    from mechicl.analyses.strategies.kernels_in_training import KernelsInTraining
+    from mechicl.analyses.components.account import StrategyComponents
+    from mechicl.analyses.components.training_kernels import KernelsInTraining
 
 SLUG, KERNELS = "components", "kernel-in-training"
 HALF = (5.4, 4.0)

@@ -1,7 +1,7 @@
 """When does a model come to hold what each strategy works with? Ridge probes of its states over training.
 
 From the states at a place (what attention or the MLP adds, the residual stream), all positions together, a ridge reads
-each target of `mechicl.analyses.strategies.probe_targets`:
+each target of `mechicl.analyses.components.targets`:
 
     r2 = 1 - sum (y - ridge)^2 / sum (y - mean of the training rows)^2      1: all can be read; 0 or below: nothing
 
@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from mechicl.analyses.components.hooked_runs import HookedRun
+from mechicl.analyses.components.targets import ProbeTarget, probe_targets, read_positions
 from mechicl.analyses.demonstrations.gram_ridge import BlockGrams
-from mechicl.analyses.strategies.hooked_runs import HookedRun
-from mechicl.analyses.strategies.probe_targets import ProbeTarget, probe_targets, read_positions
 from mechicl.held_out_r2 import Shares, explained_shares
 from mechicl.provenance import Provenance
 from mechicl.resampling import MIN_BOOT, check_level

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechicl.analyses.strategies.checkpoint_patching import patch_checkpoints, patching_sites
-from mechicl.analyses.strategies.held_out import HeldOut
-from mechicl.analyses.strategies.hooked_runs import STREAMS, HookedRun, replaced
-from mechicl.analyses.strategies.weight_parts import in_another_basis
-from mechicl.analyses.strategies.weight_transplants import BASIS, INTO_AFTER, INTO_BEFORE, OTHER
+from mechicl.analyses.components.held_out import HeldOut
+from mechicl.analyses.components.hooked_runs import STREAMS, HookedRun, replaced
+from mechicl.analyses.components.parts import in_another_basis
+from mechicl.analyses.components.patching import patch_checkpoints, patching_sites
+from mechicl.analyses.components.transplants import BASIS, INTO_AFTER, INTO_BEFORE, OTHER
 from mechicl.organisms.grid.opened import open_checkpoint
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.stack import Stack

@@ -30,9 +30,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mechicl.analyses.strategies.held_out import HeldOut, ends, resamples
-from mechicl.analyses.strategies.moves import Moves
-from mechicl.analyses.strategies.weight_parts import hybrid, in_another_basis, shuffled_change, weight_parts
+from mechicl.analyses.components.held_out import HeldOut, ends, resamples
+from mechicl.analyses.components.moves import Moves
+from mechicl.analyses.components.parts import hybrid, in_another_basis, shuffled_change, weight_parts
 from mechicl.provenance import Provenance
 from mechicl.results import Result
 

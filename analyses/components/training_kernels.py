@@ -21,8 +21,8 @@ from jaxtyping import Float
 from scipy.stats import rankdata, t
 from tqdm.auto import tqdm
 
+from mechicl.analyses.components.held_out import HeldOut
 from mechicl.analyses.kernels.classifier_attention import classifier_kernels
-from mechicl.analyses.strategies.held_out import HeldOut
 from mechicl.organisms.grid.opened import checkpoint_steps, open_checkpoint
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.store import read_grid

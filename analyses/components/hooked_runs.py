@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechicl.analyses.algorithms.regressor_calls import facts_of
-from mechicl.analyses.strategies.held_out import HeldOut
+from mechicl.analyses.components.held_out import HeldOut
 from mechicl.hooks.head_sets import by_head
 from mechicl.hooks.wrapper import Hook, WrappedModel, wrap
 from mechicl.organisms.grid.opened import open_checkpoint

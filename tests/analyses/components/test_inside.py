@@ -11,12 +11,12 @@ import pytest
 from matplotlib.collections import PathCollection
 
 from mechicl import results
+from mechicl.analyses.components.account import StrategyComponents, d_rel_curve, measure_strategy_components
+from mechicl.analyses.components.held_out import HeldOut
+from mechicl.analyses.components.report import components_section, kernels_section
+from mechicl.analyses.components.training_kernels import KernelsInTraining
+from mechicl.analyses.components.words import card, components_verdict, transplants_sentence
 from mechicl.analyses.section_report import write_sections
-from mechicl.analyses.strategies.held_out import HeldOut
-from mechicl.analyses.strategies.inside import StrategyComponents, d_rel_curve, measure_strategy_components
-from mechicl.analyses.strategies.inside_report import components_section, kernels_section
-from mechicl.analyses.strategies.inside_words import card, components_verdict, transplants_sentence
-from mechicl.analyses.strategies.kernels_in_training import KernelsInTraining
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.store import read_checkpoint
 from mechicl.provenance import Provenance
@@ -31,7 +31,7 @@ OPTIONS: dict[str, Any] = {"n_sequences": 24, "n_boot": 100, "n_checkpoints": 4,
 def found(tiny_run: Run) -> StrategyComponents:
     folder, point = tiny_run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mechicl.analyses.strategies.inside.PROBED", 60)
+        patch.setattr("mechicl.analyses.components.account.PROBED", 60)
         return measure_strategy_components(folder / point.name, **OPTIONS)
 
 

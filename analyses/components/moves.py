@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mechicl.analyses.strategies.held_out import Distances, ends
+from mechicl.analyses.components.held_out import Distances, ends
 
 NUMBERS = ("share", "low", "high", "moved", "d_rel", "residual", "loss_moved")
 

@@ -24,10 +24,10 @@ import pandas as pd
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mechicl.analyses.strategies.held_out import WHERE, resamples
-from mechicl.analyses.strategies.hooked_runs import HookedRun, Place, replaced
-from mechicl.analyses.strategies.moves import Moves
-from mechicl.analyses.strategies.weight_transplants import INTO_AFTER, INTO_BEFORE, OTHER
+from mechicl.analyses.components.held_out import WHERE, resamples
+from mechicl.analyses.components.hooked_runs import HookedRun, Place, replaced
+from mechicl.analyses.components.moves import Moves
+from mechicl.analyses.components.transplants import INTO_AFTER, INTO_BEFORE, OTHER
 from mechicl.provenance import Provenance
 from mechicl.results import Result
 

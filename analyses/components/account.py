@@ -19,15 +19,15 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from mechicl.analyses.strategies.checkpoint_patching import CheckpointPatching, patch_checkpoints
-from mechicl.analyses.strategies.component_strategies import ComponentStrategies, ablate_components
-from mechicl.analyses.strategies.held_out import PART, HeldOut, ends, resamples
-from mechicl.analyses.strategies.hooked_runs import HookedRun
-from mechicl.analyses.strategies.inside_words import components_verdict
-from mechicl.analyses.strategies.kernels_in_training import spread_steps
-from mechicl.analyses.strategies.strategy_probes import StrategyProbes, probe_strategies
-from mechicl.analyses.strategies.weight_parts import in_another_basis
-from mechicl.analyses.strategies.weight_transplants import BASIS, UNRELATED, WeightTransplants, transplant_weights
+from mechicl.analyses.components.ablations import ComponentStrategies, ablate_components
+from mechicl.analyses.components.held_out import PART, HeldOut, ends, resamples
+from mechicl.analyses.components.hooked_runs import HookedRun
+from mechicl.analyses.components.parts import in_another_basis
+from mechicl.analyses.components.patching import CheckpointPatching, patch_checkpoints
+from mechicl.analyses.components.probes import StrategyProbes, probe_strategies
+from mechicl.analyses.components.training_kernels import spread_steps
+from mechicl.analyses.components.transplants import BASIS, UNRELATED, WeightTransplants, transplant_weights
+from mechicl.analyses.components.words import components_verdict
 from mechicl.organisms.grid.opened import checkpoint_steps, open_checkpoint
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.store import GRID, read_checkpoint, read_grid, read_point

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mechicl.analyses.strategies.kernels_in_training import (
+from mechicl.analyses.components.training_kernels import (
     classifiers_of,
     kernels_in_training,
     spread_steps,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from mechicl.analyses.strategies import strategy_probes
-from mechicl.analyses.strategies.held_out import HeldOut
-from mechicl.analyses.strategies.hooked_runs import HookedRun
-from mechicl.analyses.strategies.probe_targets import probe_targets, read_positions
-from mechicl.analyses.strategies.strategy_probes import probe_strategies, ridge_errors
+from mechicl.analyses.components import probes
+from mechicl.analyses.components.held_out import HeldOut
+from mechicl.analyses.components.hooked_runs import HookedRun
+from mechicl.analyses.components.probes import probe_strategies, ridge_errors
+from mechicl.analyses.components.targets import probe_targets, read_positions
 from mechicl.organisms.grid.opened import open_checkpoint
 from mechicl.organisms.grid.points import GridPoint
 
@@ -76,7 +76,7 @@ def test_what_is_planted_is_read_and_nothing_else(tiny_run: Run, monkeypatch: py
         noise = rng.normal(size=(len(held), 8, 4))
         return noise if len(calls) % 4 == 1 else np.log(held.generalising)  # attention output is noise
 
-    monkeypatch.setattr(strategy_probes, "read_positions", planted)
+    monkeypatch.setattr(probes, "read_positions", planted)
     found = probe_strategies([(3, run)], n_boot=100, penalty=1e-6).frame
     table: Any = found.set_index(["place", "strategy", "target"]).sort_index()
     general: Any = table.loc[("stream after block", "generalising", "prediction")]
@@ -91,8 +91,8 @@ def test_what_is_planted_is_read_and_nothing_else(tiny_run: Run, monkeypatch: py
 
 
 def test_some_positions_serve() -> None:
-    assert strategy_probes._positions(9, 3).tolist() == [0, 4, 8]
-    assert strategy_probes._positions(5, None).tolist() == strategy_probes._positions(5, 99).tolist() == [0, 1, 2, 3, 4]
+    assert probes._positions(9, 3).tolist() == [0, 4, 8]
+    assert probes._positions(5, None).tolist() == probes._positions(5, 99).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_rises_are_the_first_steps_at_half(tiny_run: Run) -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechicl.analyses.strategies import component_strategies
-from mechicl.analyses.strategies.component_strategies import ablate_components, components
-from mechicl.analyses.strategies.held_out import HeldOut
-from mechicl.analyses.strategies.hooked_runs import HookedRun
+from mechicl.analyses.components import ablations
+from mechicl.analyses.components.ablations import ablate_components, components
+from mechicl.analyses.components.held_out import HeldOut
+from mechicl.analyses.components.hooked_runs import HookedRun
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.store import read_checkpoint
 
@@ -70,17 +70,17 @@ def test_a_weaker_ablation_goes_a_part_of_the_way(one_headed: HookedRun) -> None
 
 
 def test_a_random_change_is_as_large() -> None:
-    turn = component_strategies._rotations(3, 6, torch.Generator().manual_seed(0))
+    turn = ablations._rotations(3, 6, torch.Generator().manual_seed(0))
     torch.testing.assert_close(turn @ turn.mT, torch.eye(6, dtype=torch.float64).expand(3, 6, 6))
     assert (turn[0] - turn[1]).abs().max() > 0.1
 
 
 def test_a_part_that_is_noise_is_named_no_more_often_than_chance(one_headed: HookedRun) -> None:
     """A change in a random direction against others of its kind: nothing goes beyond the control."""
-    original, generator = component_strategies._changed, torch.Generator().manual_seed(9)
+    original, generator = ablations._changed, torch.Generator().manual_seed(9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            component_strategies,
+            ablations,
             "_changed",
             lambda run, part, taken, strength, _: original(run, part, taken, strength, generator),
         )

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 from torch import Tensor
 
-from mechicl.analyses.strategies.held_out import HeldOut
+from mechicl.analyses.components.held_out import HeldOut
 from mechicl.predictors import classification
 
 MOST_TASKS = 256  # a posterior over more is left out

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mechicl.analyses.strategies.held_out import HeldOut, ends, resamples
-from mechicl.analyses.strategies.weight_parts import (
+from mechicl.analyses.components.held_out import HeldOut, ends, resamples
+from mechicl.analyses.components.parts import (
     PARTS,
     hybrid,
     in_another_basis,
     shuffled_change,
     weight_parts,
 )
-from mechicl.analyses.strategies.weight_transplants import (
+from mechicl.analyses.components.transplants import (
     ALL_ORDERS,
     BASIS,
     INTO_AFTER,
