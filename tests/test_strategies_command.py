@@ -126,7 +126,7 @@ def test_mistakes_are_found_before_any_model_runs(at_hand: Any, run: Path, tmp_p
     for arguments, message in (
         (("strategies", "--results", str(tmp_path / "shipped"), *to), "holds no grid"),
         ((*chosen, "--setting", "balls_and_urns"), "holds models of classification, not of balls_and_urns"),
-        (("strategies", "--results", str(run), *to), "no model of these sizes; choose one"),
+        (("strategies", "--results", str(run), *to), "2 kinds of models; choose one"),
         (("strategies", "--results", str(run), "--context", "9", *to), "no model of these sizes; choose one"),
         (("strategies", "--context", "8", *to), "they go with --results"),
         (("strategies", "--setting", "markov_chains", *to), "no results of 'markov_chains' come with this package"),
