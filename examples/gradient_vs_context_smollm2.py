@@ -55,7 +55,7 @@ SHOWN = ["form", "level", "r", "low", "high", "chance", "p_holm", "context_sd", 
 # least nine tenths of what the first order promises.
 
 # %%
-pairs = speaker_corpus(seed=1)
+pairs = speaker_corpus(targets_per_verb=3 if SMALL else 10, seed=1)
 matches = {}
 for name in ("delta-medium", "boost-medium"):
     model = load_organism(name)

@@ -136,7 +136,8 @@ sizes = {"dims": (4,), "contexts": (16,), "steps": 200, "n_checkpoints": 12, "ba
 if not SMALL:
     sizes = {"dims": (8,), "contexts": (32,), "steps": 2_000, "n_checkpoints": 40, "d_model": 64, "mlps": (256,)}
 points = grid_points("balls_and_urns", "small", diversities=DIVERSITIES, seeds=SEEDS, **sizes)
-run = train_grid(points, STORE / "urns", stack=len(DIVERSITIES), n_jobs=1 if SMALL else 2)
+jobs = 1 if SMALL else 2  # processes; with progress=True a bar tells how long it will take
+run = train_grid(points, STORE / "urns", stack=len(DIVERSITIES), n_jobs=jobs, progress=False)
 first = points[0]
 print(f"{len(points)} transformers, {first.steps} steps each, kept after {first.schedule}")
 

@@ -22,7 +22,7 @@ COMPARED: dict[str, tuple[str, dict[str, Any]]] = {
     "transient": ("balls_and_urns", {"before": 499, "after": 5000}),
     "classifier": ("classification", {}),
 }
-KERNELS, DIVERSITIES = "kernels", (8, 64, 128, 1024)
+KERNELS = "kernels"
 
 
 def shipped_components(setting: str) -> dict[str, Result]:
@@ -47,7 +47,7 @@ def remake(runs: Path = Path("runs"), out: Path = RESULTS) -> Iterator[Path]:
         (point,) = grid_points(setting, diversities=(64,), seeds=(0,))
         found = measure_strategy_components(runs / setting / point.name, **options)
         yield found.save(out / name, overwrite=True)
-    kernels = kernels_in_training(classifiers_of(runs / "classification", diversities=DIVERSITIES))
+    kernels = kernels_in_training(classifiers_of(runs / "classification"))
     yield kernels.save(out / KERNELS, overwrite=True)
 
 
