@@ -139,7 +139,8 @@ def plot_kernels_in_training(result: Any, *, measure: str = "unique_r2", ax: Axe
             ax.plot(control.index, control, color=GREY, linestyle=":", label="attention of other contexts")
         if measure == "bandwidth":
             ax.axhline(result.frame["known"].iloc[0], color=INK, linewidth=1, linestyle="--", label="of the predictor")
-        _over_steps(ax, LABELS.get(measure, measure))
+        own_label = {"unique_r2": "R² of the ideal kernel beyond place, label and salience"}
+        _over_steps(ax, own_label.get(measure, LABELS.get(measure, measure)))
         ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
