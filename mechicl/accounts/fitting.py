@@ -1,0 +1,102 @@
+"""The free numbers of an account that bring it nearest to a model.
+
+Every combination of its choices is tried on a grid of its free numbers; from the best few a simplex search goes on
+(Nelder and Mead, inside the ranges). The objective is the mean distance over all contexts, of whatever length, so one
+set of numbers must serve all lengths. Numbers at which an account cannot predict (a descent that diverges) count as
+infinitely far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import minimize
+
+from mechicl.accounts.account import Account
+from mechicl.accounts.contexts import Contexts
+from mechicl.accounts.distances import account_distances
+
+N_REFINED = 3  # combinations of choices from which the search goes on
+EVALUATIONS = 80  # of the search, for each free number
+_Found = tuple[float, dict[str, Any], Float[np.ndarray, " _"]]  # distance, choices, place within the ranges
+
+
+def fit_account(account: Account, contexts: Sequence[Contexts]) -> dict[str, Any]:
+    """The parameters of the account with the least mean distance to the model's predictions on these contexts.
+
+    Raises ValueError where it can predict with none of the values that were tried, and says why.
+    """
+    if account.fit is not None:
+        return account.fit(contexts)
+    search = _Search(account, contexts)
+    tried = [
+        search.on_grid(dict(zip(account.choices, values, strict=True))) for values in product(*account.choices.values())
+    ]
+    tried.sort(key=lambda one: one[0])  # stable: of equals the first, with fewer steps
+    if not np.isfinite(tried[0][0]):
+        raise ValueError(f"the account {account.name!r} can predict with none of the numbers tried: {search.refusal}")
+    if account.free:
+        tried = sorted((search.refined(one) for one in tried[:N_REFINED]), key=lambda one: one[0])
+    _, chosen, at = tried[0]
+    return chosen | search.values(at)
+
+
+@dataclass
+class _Search:
+    """The objective over the unit cube of an account's free numbers; keeps what it said where it refused."""
+
+    account: Account
+    contexts: Sequence[Contexts]
+    refusal: str = field(default="", init=False)
+
+    def values(self, at: Float[np.ndarray, " _"]) -> dict[str, float]:
+        """The free numbers at a place in the unit cube."""
+        return {one.name: one.at(float(share)) for one, share in zip(self.account.free, at, strict=True)}
+
+    def distance(self, chosen: dict[str, Any], at: Float[np.ndarray, " _"]) -> float:
+        """The mean distance over all contexts; infinite where the account refuses to predict."""
+        parameters = chosen | self.values(at)
+        try:
+            with np.errstate(all="ignore"):
+                apart = [account_distances(self.account, one, parameters) for one in self.contexts]
+        except ValueError as refused:
+            self.refusal = str(refused)
+            return np.inf
+        mean = float(np.concatenate(apart).mean())
+        return mean if np.isfinite(mean) else np.inf
+
+    def on_grid(self, chosen: dict[str, Any]) -> _Found:
+        """The best place of the grid."""
+        places = [np.array(at, dtype=float) for at in product(*(_grid(one.n_grid) for one in self.account.free))]
+        distances = [self.distance(chosen, at) for at in places]
+        best = int(np.argmin(distances))
+        return distances[best], chosen, places[best]
+
+    def refined(self, found: _Found) -> _Found:
+        """The simplex search from a place; the place itself where nothing nearer is found."""
+        distance, chosen, at = found
+        if not np.isfinite(distance):
+            return found
+        sides = np.diag([(0.5 if at[i] <= 0.5 else -0.5) / (one.n_grid - 1) for i, one in enumerate(self.account.free)])
+        result: Any = minimize(
+            lambda place: min(self.distance(chosen, place), 1e300),  # the search does not take infinity
+            at,
+            method="Nelder-Mead",
+            bounds=[(0, 1)] * len(at),
+            options={
+                "initial_simplex": np.vstack([at, at + sides]),
+                "xatol": 1e-6,
+                "fatol": 1e-14,
+                "maxfev": EVALUATIONS * len(at),
+            },
+        )
+        return (float(result.fun), chosen, np.asarray(result.x)) if result.fun < distance else found
+
+
+def _grid(n: int) -> list[float]:
+    return [float(share) for share in np.linspace(0, 1, n)]
