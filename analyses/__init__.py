@@ -3,8 +3,8 @@
 `measure_priming` scores a priming corpus with a model, `inverse_frequency_effect` tests the error-driven account over
 its verbs, `localize_heads` finds the attention heads behind either, `measure_implicit_gradient` asks whether learning
 in context goes like a gradient step (`finetune_on_primes` takes that step), `measure_kernel_account` whether few-shot
-answers are kernel regression over the demonstrations, `compare` puts models side by side, `write_report` makes a page
-of it. Imported at first use: a table of published scores is analysed without loading torch's models.
+answers are kernel regression over the demonstrations, `compare_accounts` how much of a model's answers each account
+explains, `compare` puts models side by side, `write_report` makes a page of it. Imported at first use: a table of published scores is analysed without loading torch's models.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mechicl.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from mechicl.analyses.accounts import AccountTable, compare_accounts
     from mechicl.analyses.causality.replaced_attention import kernel_causality
     from mechicl.analyses.comparison import ComparisonResult, compare
     from mechicl.analyses.components.ablations import ablate_components
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from mechicl.analyses.updates.mlp_update import measure_mlp_updates
 
 _HOME = {
+    "AccountTable": "accounts",
+    "compare_accounts": "accounts",
     "ComparisonResult": "comparison",
     "FinetunedPriming": "finetuning",
     "Functional": "functionals",

@@ -21,7 +21,8 @@ from mechicl.accounts.account import Account
 from mechicl.accounts.contexts import Contexts
 from mechicl.accounts.distances import account_distances
 
-N_REFINED = 3  # combinations of choices from which the search goes on
+N_REFINED = 8  # combinations of choices from which the search goes on
+ROUNDING = 1e-6  # of the farthest combination's distance: choices that differ by less differ by rounding
 EVALUATIONS = 80  # of the search, for each free number
 _Found = tuple[float, dict[str, Any], Float[np.ndarray, " _"]]  # distance, choices, place within the ranges
 
@@ -34,15 +35,17 @@ def fit_account(account: Account, contexts: Sequence[Contexts]) -> dict[str, Any
     if account.fit is not None:
         return account.fit(contexts)
     search = _Search(account, contexts)
-    tried = [
-        search.on_grid(dict(zip(account.choices, values, strict=True))) for values in product(*account.choices.values())
-    ]
-    tried.sort(key=lambda one: one[0])  # stable: of equals the first, with fewer steps
-    if not np.isfinite(tried[0][0]):
+    combinations = [dict(zip(account.choices, values, strict=True)) for values in product(*account.choices.values())]
+    tried = [found for found in map(search.on_grid, combinations) if np.isfinite(found[0])]
+    if not tried:
         raise ValueError(f"the account {account.name!r} can predict with none of the numbers tried: {search.refusal}")
+    limit = ROUNDING * max(found[0] for found in tried)
+    near = sorted(tried, key=lambda found: found[0])[:N_REFINED]
     if account.free:
-        tried = sorted((search.refined(one) for one in tried[:N_REFINED]), key=lambda one: one[0])
-    _, chosen, at = tried[0]
+        near = [search.refined(found) for found in near]
+    least = min(found[0] for found in near)
+    equal = [found for found in near if found[0] <= least + limit]
+    _, chosen, at = min(equal, key=lambda found: combinations.index(found[1]))  # the first: fewer steps
     return chosen | search.values(at)
 
 

@@ -10,6 +10,8 @@ import pandas as pd
 from mechicl.accounts.words import NAMED, family_sentence, verdict_of
 from mechicl.results import Result
 
+NEGLIGIBLE = 1e-4  # nats: answers that move less owe their contexts nothing (half a percent of a fair coin)
+
 
 @dataclass(frozen=True)
 class Judgement(Result):
@@ -50,7 +52,7 @@ class Judgement(Result):
     @property
     def has_room(self) -> bool:
         """Whether the model's answers owe anything to their contexts that an account could explain."""
-        return bool(self.room_low > 0)
+        return bool(self.room_low > (0.0 if self.is_mean else NEGLIGIBLE))
 
     @property
     def best(self) -> str:

@@ -8,7 +8,8 @@ does not know the order of the demonstrations. The account's share is
 
 0: no nearer than the anchor; 1: as near as an account can be; below 0: farther than the anchor. Above 1 only where an
 account knows more of the order than the ceiling grants. The denominator is the *room*: what the model's answers owe to
-its context, and not to order. Where its interval reaches 0 there is nothing to explain, and no share has an interval.
+its context, and not to order. Where its interval reaches 0 there is nothing to explain, and no share has an interval;
+nor is there where answers move by less than 1e-4 nats.
 
 Intervals are percentiles of a bootstrap over clusters of contexts. Differences between accounts are paired: both are
 judged on the same draws. `best` is the nearest account, or one with fewer free numbers that is not shown to be farther
@@ -76,7 +77,9 @@ def judge_accounts(
     )
 
 
-def _draws(held_out: Sequence[Contexts], predictions: dict[str, list[np.ndarray]], n_boot: int, seed: int) -> ShareDraws:
+def _draws(
+    held_out: Sequence[Contexts], predictions: dict[str, list[np.ndarray]], n_boot: int, seed: int
+) -> ShareDraws:
     """The distances of all accounts, and the ceiling, summed over clusters and drawn."""
     distances = {
         name: [prediction_distance(part.model, p, part.mask) for part, p in zip(held_out, own, strict=True)]

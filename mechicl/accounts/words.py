@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mechicl.wording import with_interval
+from mechicl.wording import MINUS, with_interval
 
 if TYPE_CHECKING:
     from mechicl.accounts.judgement import Judgement
@@ -44,7 +44,7 @@ def family_sentence(judged: Judgement, family: str) -> str:
 def verdict_of(judged: Judgement) -> str:
     """Which account is nearest, what cannot be told apart from it, and when none may be named."""
     if not judged.has_room:
-        room = with_interval(judged.room, judged.room_low, judged.room_high, 4)
+        room = f"{judged.room:.2g} [{judged.room_low:.2g}, {judged.room_high:.2g}]".replace("-", MINUS)
         return (
             f"Nothing to explain: “{judged.anchor}” is as near to the model's answers as an account that ignores order "
             f"can be (room {room}{_unit(judged)})."

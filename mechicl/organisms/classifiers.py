@@ -35,7 +35,9 @@ def load_classifier(
         contexts = find_classifier("classifier-general").task.sample(1000, step=10**9)
         model.probabilities(contexts.x, contexts.y, contexts.query)
     """
-    return open_classifier(classifier_folder(name), device=device, dtype=dtype)
+    model = open_classifier(classifier_folder(name), device=device, dtype=dtype)
+    model.name = name  # provenance tells it
+    return model
 
 
 def open_classifier(

@@ -34,7 +34,9 @@ def load_regressor(
         contexts = RegressionTask(dim=10, n_demos=10, scale=0.5).sample(1000, seed=0)
         model.predict(contexts.x, contexts.y, contexts.query)
     """
-    return open_regressor(regressor_folder(name), device=device, dtype=dtype)
+    model = open_regressor(regressor_folder(name), device=device, dtype=dtype)
+    model.name = name  # provenance tells it
+    return model
 
 
 def open_regressor(

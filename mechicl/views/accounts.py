@@ -38,21 +38,22 @@ def plot_shares(judged: Any, *, ax: Axes | None = None) -> Axes:
     trivial. A baseline near the top says that the contexts do not tell learning from a habit.
     """
     rows = judged.frame.iloc[::-1].reset_index(drop=True)
+    least = max(LEAST, min(-0.05, float(np.nan_to_num(rows["low"].to_numpy(float)).min())))
     with _axes(ax, (7.0, 1.5 + 0.3 * len(rows))) as ax:
         ax.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=1)
         ax.axvline(1, color=INK, linewidth=1, zorder=1)
         for place, row in rows.iterrows():
             _, colour, mark = FAMILIES[row["family"]]
-            low, share, high = (float(np.clip(row[name], LEAST, MOST)) for name in ("low", "share", "high"))
+            low, share, high = (float(np.clip(row[name], least, MOST)) for name in ("low", "share", "high"))
             ax.hlines(place, low, high, color=colour, linewidth=1.6, zorder=2)
             face = colour if row["tied"] else "white"
-            if row["share"] < LEAST:
-                ax.plot(LEAST, place, "<", color=colour, markerfacecolor="white", markersize=6, zorder=3)
+            if row["share"] < least:
+                ax.plot(least, place, "<", color=colour, markerfacecolor="white", markersize=6, zorder=3)
             else:
                 ax.plot(share, place, mark, color=colour, markerfacecolor=face, markersize=6, zorder=3)
         ax.set_yticks(np.arange(len(rows)), [_with_free(row) for _, row in rows.iterrows()])
         ax.set_ylim(-0.7, len(rows) - 0.3)
-        ax.set_xlim(LEAST - 0.05, MOST)
+        ax.set_xlim(least - 0.05, MOST)
         ax.set_xlabel(f"Share of what the answers owe to their context\n(0: {judged.anchor}, 1: ceiling)")
         _family_legend(ax, rows["family"])
     return ax

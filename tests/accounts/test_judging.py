@@ -159,6 +159,18 @@ class TestJudging:
         assert found.named is None
         assert found.verdict.startswith("Nothing to explain")
 
+    def test_probabilities_that_hardly_move_leave_nothing_to_explain(self):
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((60, 2))
+        p = 0.5 + 1e-3 * np.tanh(x[:, :1])
+        model = np.concatenate([p, 1 - p], axis=1)
+        half = Account("half", "baseline", lambda e: np.full((len(e), 2), 0.5))
+        exact = Account("exact", "kernel", lambda e: 0.5 + 1e-3 * np.tanh(e.x[:, :1]) * [[1, -1]])
+        given = Contexts(2, Numbers(x), model, None, np.full((60, 2), np.nan), np.arange(60))
+        found = judge_accounts([given], (half, exact), anchor="half", n_boot=100)
+        assert 0 < found.room_low < found.room_high < 1e-4
+        assert found.named is None
+
     def test_a_baseline_is_never_named(self):
         found = judged([contexts(lambda x: x[:, -1])])
         assert found.best == "last"
