@@ -4,7 +4,8 @@
 its verbs, `localize_heads` finds the attention heads behind either, `measure_implicit_gradient` asks whether learning
 in context goes like a gradient step (`finetune_on_primes` takes that step), `measure_kernel_account` whether few-shot
 answers are kernel regression over the demonstrations, `compare_accounts` how much of a model's answers each account
-explains, `compare` puts models side by side, `write_report` makes a page of it. Imported at first use: a table of published scores is analysed without loading torch's models.
+explains, `compare` puts models side by side, `write_report` makes a page of it. Imported at first use: a table of
+published scores is analysed without loading torch's models.
 """
 
 from __future__ import annotations
