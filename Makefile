@@ -30,7 +30,7 @@ NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard examples/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo heads gradient kernel test lint types test-tl3 wheel-check notebooks bench bench-patching \
+.PHONY: help setup demo heads gradient kernel test lint types test-tl3 wheel-check notebooks docs bench bench-patching \
 	bench-gradient bench-kernel bench-grid strategies calibration organisms regressors classifiers clean
 
 help: ## list the targets
@@ -77,6 +77,9 @@ wheel-check: $(READY) ## build the wheel and import all of it outside the checko
 	PYTHONPATH="$$libraries" venv/bin/python "$$checkout/.ci/import_wheel.py" "$$checkout"
 
 notebooks: $(READY) $(NOTEBOOKS) ## make the notebooks anew from their scripts, and execute them
+
+docs: $(READY) ## make docs/parts.md and a page for each analysis anew, from docs/parts.toml and the docstrings
+	$(BIN)/python .ci/make_docs.py
 
 examples/%.ipynb: examples/%.py .ci/make_notebook.py
 	$(BIN)/python .ci/make_notebook.py $< $@

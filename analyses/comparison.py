@@ -1,8 +1,17 @@
 """The inverse frequency effect of several models side by side: one table, and the trend over model size.
 
-The claim to be looked at is that larger models show more of it (Zhou, Frank & McCoy, arXiv 2406.18501). A
-handful of models cannot settle that, least of all models of different families: the trend says how many sizes it rests
-on, and what else than size differs between the models.
+The claim to be looked at is that larger models show more of it (Zhou, Frank & McCoy, arXiv 2406.18501). Over models
+m, for each estimand of `inverse_frequency_effect`,
+
+    estimate(m) = a + b log10(parameters of m)        b: change when a model grows tenfold; 0 by chance
+
+A handful of models cannot settle that, least of all models of different families: the trend says how many sizes it
+rests on, and what else than size differs between the models.
+
+Caveats:
+- Models that differ in size differ in more: data, length of training, tokeniser. A trend is a description of these
+  models.
+- Each estimate has an error of its own, which the trend does not weigh. Read it beside the picture.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,6 +9,13 @@ the prime":
 L_unprimed is that of the model's own weights. What in-context priming shares with this baseline, item by item, is
 tested by `mechicl.analyses.gradient.item_match`. Source: the fine-tuning baseline of Zhou, Frank & McCoy, arXiv
 2406.18501, where GPT-2 small shows an IFE after both primes, larger after DO primes (slopes -.048 and -.117).
+
+Caveats:
+- One step on one sentence is not how the model was trained; it is the smallest thing that can be called learning from
+  it.
+- Above a certain rate steps raise the loss of their own prime (`share_diverged`) and are no descent; far below it
+  effects sink into rounding.
+- An effect of the same sign as in context is not yet agreement: see `mechicl.analyses.gradient.item_match`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,13 @@ Four questions, from behaviour inwards, each with its control:
 The last two are identities that hold for any weights: they describe the update and prove no learning. The first two
 can fail, and do in models that learn otherwise. Source of the test: Zhou, Frank & McCoy, arXiv 2406.18501, who compare
 slopes; the item-by-item comparison and the update's size are added here.
+
+Caveats:
+- What is compared are steps of one length, with one optimiser, on chosen parameters. Disagreement is no proof against
+  gradient descent of every kind, and agreement none that the model computes a gradient.
+- Whether gradient steps show an inverse frequency effect is a fact about steps in this model; it says nothing of the
+  context until the two are compared.
+- Effects that hardly vary can correlate highly about next to nothing: the spreads stand beside every r.
 """
 
 from __future__ import annotations

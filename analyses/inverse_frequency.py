@@ -26,6 +26,12 @@ means adjusted for the targets that a verb met (`mechicl.adjustment`); a publish
 No IFE: slopes 0. Source: Zhou, Frank & McCoy, arXiv 2406.18501 (slopes b_PD and b_DO on the
 probability scale); the other estimands and the logit scale are added here, because a sigmoid saturates, and because a
 slope alone does not tell the accounts apart.
+
+Caveats:
+- An IFE by itself does not identify gradient descent: activation and Bayesian accounts produce it too.
+- Bias and outcome come from one model, unless `bias` gives norms from outside; what distorts its preferences is in
+  both.
+- "No IFE" says that none was seen. The interval says how large a slope could have been missed.
 """
 
 from collections.abc import Mapping
@@ -124,8 +130,7 @@ def inverse_frequency_effect(
     so, that the same rule on the slopes from the neutral prime finds something else (a verb's own effect then hides
     an IFE, or makes one up), or on the logit scale; to a slope that was found, that outcomes could not be adjusted
     for targets; to an IFE, that pe_slope's interval includes 0, so a verb effect that ignores structure could
-    explain it. An IFE by itself does not identify gradient descent: activation and Bayesian accounts produce it
-    too.
+    explain it.
 
         result = inverse_frequency_effect(pd.read_csv("scores.csv"))
         result.verdict      # "IFE on DO primes, not on PD primes"

@@ -1,5 +1,11 @@
 """The kernel account of one model on one few-shot task, from description to cause.
 
+The claim: the answer yhat to a query x is an average of the labels of the demonstrations (x_i, y_i),
+
+    yhat = sum_i e(y_i) K(x, x_i) / sum_i K(x, x_i)        e(y): one-hot; K: a kernel, which attention computes
+
+Five measurements:
+
     attention    where does the token that answers look? (`attention_map`)
     regression   do labels weighed by attention give the model's answers, and does attention follow a kernel?
                  (`measure_kernel_regression`)
@@ -10,6 +16,13 @@
 
 The first three describe, and can be so in a model that does otherwise; the last two can fail. Source of the account:
 Han et al., arXiv 2305.12766.
+
+Caveats:
+- Agreement of votes is no kernel regression by itself; labels by place, the last label and label frequency stand beside
+  it.
+- A weighted vote sees no order, no format, and no label that is not shown. Where answers change with these, something
+  else is at work.
+- Heads and kernels are chosen on half of the queries: with few queries little can be found on the other half.
 """
 
 from __future__ import annotations

@@ -1,6 +1,11 @@
 """The kernel account of a model on a few-shot task: is its answer a kernel regression over the demonstrations?
 
-Three measurements, all from the attention of the token that answers:
+With a_i the attention that the answering token pays to demonstration i, k a kernel between inputs, z nuisances:
+
+    yhat = sum_i e(y_i) a_i / sum_i a_i             rebuilt answers; a_i of a head, or a kernel's in its place
+    log a_i = beta log k_i + gamma . z_i + c        does attention follow a kernel? c: the prompt's constant
+
+Three measurements:
 
     rebuilt   are the model's answers those of its demonstrations' labels, weighed by a head's attention?
               (beside it kernels between the texts, the nearest demonstration, the most frequent and the last label)
@@ -11,6 +16,14 @@ Three measurements, all from the attention of the token that answers:
 
 Heads and kernels are chosen on one part of the prompts and judged on the other. Source: Han et al., arXiv 2305.12766;
 the regression onto kernels, its controls and the split are added here.
+
+Caveats:
+- Late in a model a head may look at the label that it is about to give; its votes then agree without having made the
+  answer.
+- Kernels are fitted to log attention, where a demonstration that gets almost nothing weighs as much as one that gets
+  almost all. `share_r2` is of the shares themselves.
+- Kernels of neighbouring layers are alike, so that the name of the one that won says less than that one did.
+- One task in one template; queries are the sample, and demonstrations recur among them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,12 @@ effect is L_PD - L_DO (or y_PD - y_DO): above 0 where primes are followed, 0 by 
 splits into what a PD prime adds and what a DO prime takes away. Scores follow Zhou, Frank & McCoy (arXiv 2406.18501):
 BOS, the prime, a space, the target, log-probabilities summed with no length normalisation. Only the tokens after the
 common beginning of both target forms are scored; what stands before them cancels exactly.
+
+Caveats:
+- Repeating a word can pass for repeating a form. Where prime and target share their preposition, leave such pairs out:
+  `corpus.where("not shared_preposition")`.
+- Verbs are the sample, not pairs. With a dozen of them intervals are wide, and say nothing of verbs unlike these.
+- L and y are of two written forms, token by token: what else a model would say is not looked at.
 """
 
 from __future__ import annotations
@@ -34,7 +40,6 @@ from mechicl.results import Result
 from mechicl.stats import cluster_mean_interval, cluster_mean_p, holm
 from mechicl.tasks.corpus import PrimingCorpus
 
-_SCALES = ("nats", "probability")
 
 
 @dataclass(frozen=True)

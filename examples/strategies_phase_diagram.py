@@ -15,7 +15,7 @@
 # account with three numbers says which, for every D and every moment of training (Wurgaft and others, arXiv
 # 2506.17859); examples/strategies_balls_and_urns.ipynb explains it and trains a small grid. Here are the results on the
 # grids that come with mechicl: how good the account is, where it fails, and what can be seen inside of a model that
-# generalises first and memorises later. Nothing is trained here.
+# generalises first and then turns half way to memorising. Nothing is trained here.
 
 # %%
 import matplotlib.pyplot as plt

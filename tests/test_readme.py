@@ -168,7 +168,7 @@ def test_every_command_line_parses() -> None:
 
     lines = [words for words in commands("mechicl") if words and words != ["--version"]]
     assert {words[0] for words in lines} == {
-        "report", "heads", "gradient", "kernel", "train", "strategies", "ife", "models",
+        "report", "heads", "gradient", "kernel", "accounts", "train", "strategies", "ife", "models",
     }  # fmt: skip
     for words in lines:
         if words[0] in ("report", "heads", "gradient", "kernel") and "--model" not in words:

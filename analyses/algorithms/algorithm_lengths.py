@@ -8,6 +8,10 @@ For every number n of demonstrations (the first n of each context)
 with the algorithms' parameters as given, the same at every length. An algorithm that a model carries out goes with it
 at all lengths; a model of linear attention knows the length on which it was trained, and shows it here.
 Compare arXiv:2208.01066 and 2211.15661.
+
+Caveats:
+- Positions that training never showed are foreign to a model, whatever its algorithm: being off there proves less than
+  going along does.
 """
 
 from __future__ import annotations

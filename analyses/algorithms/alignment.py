@@ -11,6 +11,12 @@ query, all that it learned from the context):
 
 Beside the model stand three controls: an untrained model, the step on another context's demonstrations (same query),
 and the step itself. For one trained layer of linear attention papers report a cosine near 1. Source: arXiv:2212.07677.
+
+Caveats:
+- The direction of d yhat / d x_q is all that a model learned only if it is linear in its query; for others it is a
+  local slope.
+- For inputs without a preferred direction many estimators point nearly where one step does. Look at `share` and at the
+  controls beside the cosine.
 """
 
 from __future__ import annotations

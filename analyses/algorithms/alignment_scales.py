@@ -7,6 +7,9 @@ share and errors over the scale of the inputs ("inputs") and of the laws' weight
 
 A model that carries out the step agrees at every scale; one that only mimics it where it was trained drifts off. The
 step is the same at all scales and gets worse with large inputs, where it overshoots. Source: arXiv:2212.07677.
+
+Caveats:
+- A softmax or a norm limits what a model can say for large inputs, which parts it from any linear rule there.
 """
 
 from __future__ import annotations

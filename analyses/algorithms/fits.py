@@ -13,6 +13,11 @@ task may not fit the model), and `untrained`, the score when all is fitted anew 
 An algorithm with more free numbers can copy one with fewer, so `best` is the simplest that cannot be told apart from
 the lowest score. A low score says that the outputs agree on such contexts: it does not say how they are computed.
 Compare arXiv:2212.07677, 2211.15661, and 2310.17086 for Newton's iteration.
+
+Caveats:
+- Contexts are drawn from one task. Algorithms that agree there may part at other lengths and scales: see
+  `mechicl.analyses.algorithms.algorithm_lengths` and `mechicl.analyses.algorithms.alignment_scales`.
+- Only the families listed are compared. What is nearest among them may still be far.
 """
 
 from __future__ import annotations

@@ -7,6 +7,10 @@ Both are 0 for equal predictors and have no upper bound; the row "zero" (the gue
 is not linear in its query, w is the nearest linear law: `r2` is the share of its predictions for the probes that w
 explains. Probes are queries of other contexts. Source: arXiv:2211.15661, which reports below .01 between large models
 and least squares without noise, and one layer near a gradient step, few layers near ridge.
+
+Caveats:
+- Where `r2` is well below 1 there is no one linear law, and ILWD compares the nearest one only.
+- Many algorithms have nearly the same law on easy contexts: look at differences between rows, not at one small number.
 """
 
 from __future__ import annotations

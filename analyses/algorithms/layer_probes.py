@@ -13,6 +13,11 @@ contexts in fitting, and `untrained`, the same model with its weights in random 
 contexts. What can be read from a layer need not be used by the next. Papers report that layers of softmax transformers
 match Newton's steps one by one and gradient descent's at an exponential pace (arXiv:2310.17086); probes as in
 arXiv:2211.15661.
+
+Caveats:
+- Steps of different algorithms go along with each other, and late steps hardly differ: the best number of steps is a
+  description of pace.
+- With few contexts probes of wide states fit noise, and r2 sinks: give many times more contexts than dimensions.
 """
 
 from __future__ import annotations

@@ -13,6 +13,11 @@ gradient descent in the order given, and a gradient step that weighs the demonst
 decay^i (below 1: recent ones count more). Their rates and the decay are those whose predictions come nearest to the
 model's on half of the contexts. An untrained model is the control: positions alone make order matter.
 Compare arXiv:2310.08540, where order is what sets language models and gradient descent apart.
+
+Caveats:
+- A spread above 0 says that order matters, not that the model reads in turn: `agreement` with online descent says that.
+- A small spread may be nothing to explain: positions make one in any model, and training on contexts whose order means
+  nothing only lessens it.
 """
 
 from __future__ import annotations

@@ -5,8 +5,15 @@ rescaled so that its W_Q W_K^T fits the hand-made one's by least squares, the fa
 products are mixed, (1 - share) of the trained and share of the hand-made. If the two models lie in one valley, the loss
 stays low all the way; a rise between them means that they compute in different ways.
 
+    loss(share) = mean (y - yhat)^2 / 2        barrier = max over shares of loss(share) - max(loss(0), loss(1))
+
 Controls: `unscaled`, the same without rescaling, and `random`, the way to random products of the hand-made ones' norms.
 Source: arXiv:2212.07677 (loss at the mean of both).
+
+Caveats:
+- A barrier can also be there between two models that compute the same by weights that no rescaling joins; that there is
+  none is the stronger finding.
+- It needs a hand-made model of the same shape, so it is for linear attention of one head.
 """
 
 from __future__ import annotations
@@ -38,8 +45,8 @@ class WeightInterpolation(Result):
     """The loss between two models.
 
     frame: one row a share of the hand-made weights: half_mse, low, high; unscaled, random: the controls' half_mse.
-    barrier: the largest half_mse on the way minus the larger one of the ends, with its interval's ends; 0 or below: no
-        rise on the way.
+    barrier: the largest half_mse on the way minus the larger one of the ends, with its interval's ends; 0: no rise on
+        the way.
     """
 
     frame: pd.DataFrame

@@ -14,6 +14,10 @@ same replacement in random heads (if those move nothing, the named heads carry t
 weights were given takes those of the named head nearest in depth. What a kernel adds to a nuisance is seen by giving
 weights made of both, and the nuisance alone beside them. Faithful weights are not proof that the head computes this
 kernel: whatever agrees with it on these prompts is as faithful. Derived here; knockout as of arXiv:2304.14767.
+
+Caveats:
+- Heads that are left alone can make up for those that are replaced; a set of many heads tells more than one.
+- With two labels faithfulness rests on one difference of log-probabilities a prompt; look at the scatter too.
 """
 
 from __future__ import annotations

@@ -6,7 +6,15 @@
     ablations     parts of each taken out (`ablate_components`)
     probes        what their states hold, over training (`probe_strategies`)
 
-The first two tell what changed between the checkpoints, the third what each works with; probes describe alone.
+What is moved is d_rel, 0 where predictions h are those of the generalising predictor G, 1 where they are those of the
+memorising one M: (clip[(d(h, G) - d(h, M)) / d(M, G), -1, 1] + 1) / 2, d half a symmetrised divergence or mean square.
+Transplants and patches tell what changed between checkpoints, ablations what each works with; probes describe alone.
+
+Caveats:
+- A changed model may follow no strategy at all. Its d_rel is a number still; the residual says whether to read it.
+- Parts of one checkpoint fit the other because training went on from there. As training drifts, parts that do the same
+  fit less: shares tell what can be moved alone.
+- It is one model of one seed. Another may divide the work among its parts in another way.
 """
 
 from __future__ import annotations

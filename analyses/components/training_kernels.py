@@ -6,6 +6,13 @@ much of a head's log attention that kernel explains, beyond place, label and wha
 the kernel rise as the model generalises, and fall as it comes to memorise? All is measured on several sets of contexts;
 intervals are Student's t over these. Beside unique_r2 stands `control`: the same with the attention that the model pays
 in other contexts.
+
+    log a_i = beta log k_i + nuisances + c        unique_r2: what the kernel adds to held-out R^2; 0 by chance
+
+Caveats:
+- Attention that follows the kernel need not be what the answer rests on; and what follows it together with salience or
+  place is not counted.
+- Diversity and seed are the sample of `across`: a handful of models.
 """
 
 from __future__ import annotations

@@ -10,6 +10,10 @@ brought to a fixed number of bins, and averaged. Per layer, averaged over heads:
 Much attention rests on the start of a text in most trained models and takes little from there: a share tells where a
 layer looks, and not what it reads. As a control the same model with its weights in random order can be run. In models
 with attention windows chance is that of a head that sees everything. Source: Han et al., arXiv:2305.12766, section 5.
+
+Caveats:
+- Means over heads hide heads: `head_shares` has each.
+- Parts of different lengths are brought to as many bins; `density` is attention a token, `mass` that of a bin.
 """
 
 from __future__ import annotations

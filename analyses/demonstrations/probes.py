@@ -16,6 +16,10 @@ with how badly a probe of nothing does: below 0, where rows are few or the penal
 sources can see the label itself, and predictions go with labels: `from_labels` is the r2 that the labels alone would
 give. Keys are taken before any rotation by position, see `mechicl.hooks.demos.key_values`. Sources: Han et al.,
 arXiv:2305.12766; selectivity: Hewitt and Liang, arXiv:1909.03368.
+
+Caveats:
+- What can be read need not be used. `mechicl.analyses.causality.replaced_attention` changes something and looks at the
+  answer.
 """
 
 from __future__ import annotations
@@ -70,7 +74,7 @@ class KeyValueProbes(Result):
         return known.loc[rows].reset_index(drop=True)
 
     def plot(self, ax: Any = None, source: str = "value", target: str = "label") -> Any:
-        """Selectivity over layers, a line an offset; returns matplotlib Axes."""
+        """Held-out r2 over layers, a line an offset, with its control; returns matplotlib Axes."""
         from mechicl.views.probes import plot_key_value_probes
 
         return plot_key_value_probes(self, source=source, target=target, ax=ax)

@@ -18,6 +18,11 @@ must learn nothing beyond these: `permuted`, the ratio with inputs in random ord
     gain          error of `label_frequency` minus error; above 0 where inputs help. 0 or less for `permuted`
 
 Source: 2305.12766, theorem 1 and its table on synthetic tasks, whose distance is not the one defined here.
+
+Caveats:
+- It is about an estimator on data of a known kind: that a transformer computes it is another question, for
+  `mechicl.analyses.kernel_regression`.
+- Kernel and posterior are computed from the true mixture; only the demonstrations are samples.
 """
 
 from __future__ import annotations

@@ -1,10 +1,18 @@
 """The phenomena of in-context learning as experiments: what the model does in each, and what a kernel account says.
 
 A kernel account predicts the label that has the most votes of the demonstrations, each weighted by its likeness to the
-query (Nadaraya and Watson). Where the model's accuracy changes with a condition and the account's does too, the account
+query (Nadaraya and Watson):
+
+    answer = argmax_y sum_i K(x, x_i) [y_i = y]        K: a head's attention, words in common, or place alone
+
+Where the model's accuracy changes with a condition and the account's does too, the account
 covers the phenomenon; where one changes alone, it does not. Sources: Han et al., arXiv 2305.12766, section 5, for
 similar demonstrations, format and out-of-distribution inputs; Lu et al., 2104.08786, for order; Min et al., 2202.12837,
 for random labels.
+
+Caveats:
+- Each condition is one way of making it; other misspellings or foreign inputs may do something else.
+- With some dozen queries "no change seen" is the likely verdict whatever is true: see the intervals of `gap`.
 """
 
 from __future__ import annotations

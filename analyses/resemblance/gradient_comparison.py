@@ -1,9 +1,20 @@
 """Does in-context learning do what gradient descent on the same demonstrations would do?
 
 Per prompt three runs are compared: the query after its demonstrations (ICL), the query alone (zero shot), and the query
-alone under weights that took one gradient step on each demonstration (fine-tuned). See `mechicl.update_similarity` for
-the measures; each stands beside controls (`mechicl.analyses.resemblance.gradient_controls`), and what counts is the
+alone under weights that took one gradient step on each demonstration (fine-tuned). The main measure, by layer, with h
+attention's output at the last token (others: `mechicl.update_similarity`):
+
+    SimAOU = cos(h_ICL - h_zero_shot, h_fine_tuned - h_zero_shot)        -1 to 1; 0 for unrelated updates
+
+Each measure stands beside controls (`mechicl.analyses.resemblance.gradient_controls`), and what counts is the
 difference. Sources: Dai et al., arXiv 2212.10559; Deutch et al., arXiv 2311.07772; Shen et al., arXiv 2310.08540.
+
+Caveats:
+- Similarity of directions comes cheap: a model with random weights, averaged over layers, can score as high as a
+  trained one. Read differences to controls, never a measure alone.
+- Measures by layer compare representations, not answers; the effects in nats of `items` compare answers.
+- One step at one rate stands for gradient descent. The rate is the one that answers best, not the one that resembles
+  most.
 """
 
 from __future__ import annotations

@@ -1,4 +1,15 @@
-"""The Bayesian account of a run of trained models: `measure_strategies`.
+"""The Bayesian account of a run of trained models: do odds of two strategies predict what training makes of them?
+
+A transformer trained for N steps on D tasks is predicted to say w M + (1 - w) G, a mixture of the memorising predictor
+M, which knows the D tasks, and the generalising one G, which knows their family, with w = P(M) and
+
+    log P(M) / P(G) = gamma N^(1 - alpha) (L_G - L_M) - ln 2 (K_M^beta - K_G^beta)
+
+L: losses of M and G on the tasks; K: bits of their descriptions; alpha, beta, gamma: three numbers, fitted. Observed is
+
+    d_rel = (clip[(d(h, G) - d(h, M)) / d(M, G), -1, 1] + 1) / 2        h: predictions; 1: those of M, 0: those of G
+
+What is measured:
 
     readings       what every checkpoint predicts, beside both strategies (`read_run`)
     fit            three numbers from which the model of training predicts all of it (`fit_strategies`)
@@ -8,6 +19,16 @@
     transience     where models generalise first, and memorise later
 
 Source: 2506.17859.
+
+Caveats:
+- It describes what transformers predict. That something in them weighs strategies takes interventions: see
+  `mechicl.analyses.components.account`.
+- Two strategies were given. Where transformers are near neither (residual), d_rel means nothing; an untrained one may
+  look like memorising.
+- d_rel is near 0 or 1 in most cells, so any border in about the right place correlates. The loss, beside one weight for
+  all cells and the best weights, is stricter.
+- Description lengths depend on the code. beta takes up much of that, and is not to be compared between codes.
+- With three seeds intervals are too narrow; with one they know nothing of other runs of training.
 """
 
 from __future__ import annotations

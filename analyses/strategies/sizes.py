@@ -1,7 +1,16 @@
 """Do larger MLPs, or longer contexts, change how steeply a long description is disfavoured?
 
-The model of training is fitted to each size alone; what the three numbers do over sizes is the answer. In 2506.17859
-beta falls with the width of the MLP: a wider one makes memorising cheaper.
+The model of training is fitted to each size alone; what its three numbers do over sizes is the answer:
+
+    log P(M) / P(G) = gamma N^(1 - alpha) (L_G - L_M) - ln 2 (K_M^beta - K_G^beta)        see `measure_strategies`
+
+beta is what simplicity is worth, gamma what a step is worth, alpha how much less each further step counts. In
+2506.17859 beta falls with the width of the MLP: a wider one makes memorising cheaper.
+
+Caveats:
+- Each size is its own fit: alpha, beta and gamma trade off against each other, so a trend in one may be a trend in
+  another.
+- Sizes that were trained with one schedule and rate need not be equally far trained.
 """
 
 from __future__ import annotations

@@ -19,6 +19,9 @@ Beside them stand two controls: BOS alone as the context (attention often rests 
 spans of the same lengths at random places before the query. **The split holds for any weights, trained or not: it
 describes what the context does and does not prove learning.** Evidence needs a comparison, with another context or with
 a real gradient step. Source: Dai et al., arXiv:2212.10559; the split itself is exact where theirs relaxes the softmax.
+
+Caveats:
+- `dz` is written before the next layers read it: a large update may be of no use to them.
 """
 
 from __future__ import annotations

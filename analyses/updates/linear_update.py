@@ -2,8 +2,11 @@
 
 Without a softmax, what a head takes from its demonstrations is dW q: their values and keys make a matrix of rank at
 most their number, by which the query is multiplied. The identity is exact there, for any weights, learned or not. For
-softmax attention the same dW is the `relaxed linear' form of arXiv:2212.10559, section 3: a description, whose size
+softmax attention the same dW is the "relaxed linear" form of arXiv:2212.10559, section 3: a description, whose size
 and rank can be compared, and not what the head computes (that is `attention_dual`).
+
+Caveats:
+- For softmax attention this is no part of the computation: compare sizes and ranks between contexts, not with answers.
 """
 
 from __future__ import annotations

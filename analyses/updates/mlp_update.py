@@ -9,6 +9,11 @@ stands the same query after another item's context and, on request, the same in 
 Sources: Dherin et al., arXiv:2507.16003; Goldwaser, Munn, Gonzalvo & Dherin 2025 (gated MLPs, norms behind blocks).
 
     updates = measure_mlp_updates(model, ["The capital of France is Paris."], [" The capital of Italy is"], ...)
+
+Caveats:
+- The identity holds for any weights, any context and any query: it is a way of writing, and no evidence of learning.
+- Many updates would replace the context as well; this one is of rank 1 and belongs to one query. Whether it carries
+  others is `mechicl.analyses.updates.update_transfer`.
 """
 
 from __future__ import annotations

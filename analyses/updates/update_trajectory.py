@@ -8,6 +8,10 @@ D_i = W_0 (A(C_1..i, x) - A(C_1..i+1, x)) A(x)^T: linear in W and different for 
 nothing of a loss that the model is trained to lower (arXiv:2507.16003). Shrinking steps look like convergence, but the
 average over a growing context has them too: beside them stand the same tokens in random order. Steps come from the
 rank-1 factors; no matrix is made.
+
+Caveats:
+- That each step can be written as one of gradient descent holds by construction, for a loss that differs from token to
+  token.
 """
 
 from __future__ import annotations

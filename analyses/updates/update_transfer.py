@@ -4,14 +4,15 @@ The update of the MLPs is built from a context C and a query q, then put to use 
 
     transfer = 1 - KL(P(.|C, q') || P_updated(.|q')) / KL(P(.|C, q') || P(.|q'))
 
-of the next-token distributions: 1 where it carries q' all the way to what it is after C (as it does for q' = q, by
-construction), 0 where it does nothing, below 0 where it leads away; no lower bound. This part of the account can carry
-evidence: for q itself the update works whatever the model. Controls: the update from another context for the same q,
-random updates of the same norms (same right factors, so that they act on similar inputs as strongly) and, on request,
-own updates in a model with shuffled weights. Behind a norm (Gemma) an update of the gain divides by outputs near 0 and
-tears other queries apart: all transfer is then far below 0, and only differences can be read.
-Source of the update: arXiv:2507.16003. Estimates are ratios of sums over all pairs, 1 - sum KL / sum KL, so that pairs
-that the context hardly changes do not count beyond measure.
+of the next-token distributions: 1 where it carries q' all the way to what it is after C (so for q' = q, by
+construction), 0 where it does nothing, below 0 where it leads away; no lower bound. This can be evidence: for q itself
+the update works in any model. Controls: the update from another context for the same q, random updates of the same
+norms (same right factors, so as strong on similar inputs) and, on request, own updates in a model with shuffled
+weights. Estimates are ratios of sums, 1 - sum KL / sum KL: pairs hardly changed count little. Source: arXiv:2507.16003.
+
+Caveats:
+- Behind a norm (Gemma) an update of the gain divides by outputs near 0: transfer is far below 0; read differences only.
+- It is a divergence of distributions, in which likely next tokens weigh most: a rare answer may not move it.
 """
 
 from __future__ import annotations

@@ -94,6 +94,10 @@ def plot_verb_effects(result: Any, *, contrast: str | None = None, scale: str = 
 
     A filled point's interval excludes zero. ``contrast``: one of the result's contrasts, by default first form against
     second. ``scale``: "nats" (difference of log-odds) or "probability" (difference of shares).
+
+    To read it: marks right of the solid line at 0 are verbs after which the form of the prime makes itself likelier.
+    Ask the dashed line and its band whether there is priming at all; the spread of the marks around it says how much
+    verbs differ, where a row's own interval is of this verb's targets alone.
     """
     contrast = contrast or "{} vs {}".format(*result.forms)
     needed = ["contrast", "scale", "estimate", "low", "high"]
@@ -131,6 +135,10 @@ def plot_forest(
     """Draw estimates of several models, a row each and a mark an estimand, with intervals and the line of no effect.
 
     ``estimands`` defaults to the slopes after either form, their common shift and the slope of the priming effect.
+
+    To read it: the solid line is no effect. A falling line over verb bias is the inverse frequency effect, so a slope
+    left of the line speaks for it, a common shift right of it. Compare the marks of one kind down the rows; that two
+    intervals overlap does not say that two models are alike.
     """
     _check_scale(scale, OUTCOME)
     table = comparison.estimates

@@ -26,6 +26,11 @@ def plot_algorithm_fit(frame: pd.DataFrame, *, model_error: float | None = None,
 
     ``frame``: that of `AlgorithmFit`. 1 is the guess 0; shares below 1e-6 and above 3 are drawn at these ends. The
     dotted line is the model's own error on the task.
+
+    To read it: the nearest family is on top. Intervals that overlap at the top are families that these contexts cannot
+    tell apart. A family whose filled mark lies far left of its open one predicts the model better than it solves the
+    task: the model does as it does, errors included. Where all filled marks stand near 1, none of them is what the
+    model does.
     """
     _require(frame, ["family", "steps", "score", "low", "high", "task_error"], "frame")
     rows = frame.sort_values("score", ascending=False, kind="stable")
@@ -60,6 +65,8 @@ def plot_conditions(frame: pd.DataFrame, *, label: str, ax: Axes | None = None) 
     """Draw one number a condition with its interval, the first (the measurement) filled, its controls open.
 
     ``frame``: condition, estimate, low, high.
+
+    To read it: what counts is how far the filled mark is from the open ones, not how far it is from 0.
     """
     _require(frame, ["condition", "estimate", "low", "high"], "frame")
     places = np.arange(len(frame))[::-1]
@@ -89,7 +96,11 @@ def plot_lines(
     log: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw y over x, a line a value of ``by`` (at most six), with bands from ``low`` to ``high``; ``log``: of y."""
+    """Draw y over x, a line a value of ``by`` (at most six), with bands from ``low`` to ``high``; ``log``: of y.
+
+    To read it: lines whose bands part are told apart at that point of the axis; look first where the model was not
+    trained.
+    """
     _require(frame, [x, y, by, "low", "high"], "frame")
     if frame[by].nunique() > len(MARKS):
         raise ValueError(f"Got {frame[by].nunique()} lines, expected at most {len(MARKS)}; choose some of {by!r}.")
@@ -113,6 +124,9 @@ def plot_interpolation(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw the loss on the way from trained to hand-made weights, beside the way without rescaling and to random ones.
 
     ``frame``: that of `WeightInterpolation`.
+
+    To read it: a line that stays as low as its two ends says that both models compute alike, up to what cannot be told
+    from outside. A hill between the ends says that they do not. The way to random weights shows how high a hill is.
     """
     _require(frame, ["share", "half_mse", "low", "high", "unscaled", "random"], "frame")
     with _axes(ax, (6.4, 4.0)) as ax:
@@ -134,6 +148,9 @@ def plot_probes(frame: pd.DataFrame, *, target: str = "newton", ax: Axes | None 
     """Draw what can be read from each layer over the number of steps; a ring marks the largest r2 of a line.
 
     ``frame``: that of `LayerProbes`. Later layers are darker; dashed: the last layer of the untrained model.
+
+    To read it: if each layer took some more steps, the rings would move right from line to line. A flat line holds as
+    much of many steps as of few, and then its ring says little.
     """
     _require(frame, ["layer", "target", "steps", "r2", "low", "high", "untrained"], "frame")
     rows = frame[(frame["target"] == target) & (frame["steps"] > 0)]

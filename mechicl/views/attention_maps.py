@@ -43,6 +43,9 @@ def plot_attention_map(
     vermilion below, at most 2 either way); "density", attention a token; "mass", what a bin receives. ``head``: (layer,
     head) draws this head's row alone, if the result holds heads. Dark lines part demonstrations, pale ones their parts;
     labels are marked by a bar on top.
+
+    To read it: blue columns are where layers look more than evenly. Most trained models have a blue column at the
+    start, of which little is taken; look at the labels, and at the query itself.
     """
     if measure not in MEASURES:
         raise ValueError(f"Got the measure {measure!r}, expected one of {', '.join(MEASURES)}.")
@@ -85,6 +88,9 @@ def plot_attention_shares(result: Any, *, layer: int | str = "all", ax: Axes | N
     """Draw the share of attention of every kind of part with its interval, and beside it what chance would give.
 
     Chance is a head that attends everywhere alike; a cross is the model with its weights in random order, if measured.
+
+    To read it: compare each bar with its own chance, for a kind with many tokens gets much from a head that looks
+    everywhere alike.
     """
     frame = result.frame
     _require(frame, ["layer", "kind", "share", "low", "high", "chance", "untrained"], "frame")

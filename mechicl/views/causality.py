@@ -29,6 +29,9 @@ def plot_faithfulness_of_kernels(
     0 is as far from the clean run as the reference ("uniform" attention over demonstrations, or "knocked out"), 1 is
     the clean run. What is undefined, because the reference moves nothing, is left out. Values below -1 stand at the
     edge: their numbers are in the legend.
+
+    To read it: the kernel holds where its filled mark is near 1 while permuted weights and nuisances are near 0. Where
+    these are near 1 too, any weights would do; where random heads are as well, the named ones carry little.
     """
     frame = result.frame
     _require(frame, ["set", "condition", "reference", "measure", "control", "estimate", "low", "high"], "frame")

@@ -35,6 +35,9 @@ def plot_update_map(
     """Draw one number of 0 or more a head: heads from left to right, layers upwards with layer 0 at the bottom.
 
     Colours run from 0 to the largest value (attention: to 1). Heads without a value (NaN) are hatched.
+
+    To read it: dark heads take much from the context, in the unit at the bar. That is a size, for any weights; whether
+    other text of the same length would give as much is seen in the rows "random" of the result.
     """
     known = values[np.isfinite(values)]
     if (known < 0).any():
@@ -88,6 +91,8 @@ def plot_demo_shares(
     """Draw each demonstration's share of a head's update as a bar with its interval; dashed: all alike.
 
     Shares sum to 1. Bars below 0 (hatched) work against the others.
+
+    To read it: a bar above the dashed line is a demonstration that makes more of the update than its part.
     """
     if not len(share) == len(low) == len(high) == len(names):
         raise ValueError(f"Got {len(share)} shares and {len(names)} names, expected as many, and an interval each.")
@@ -107,7 +112,11 @@ def plot_demo_shares(
 
 
 def plot_sizes_by_layer(sizes: dict[str, Float[np.ndarray, " layer"]], *, ax: Axes | None = None) -> Axes:
-    """Draw the mean size of updates over layers, a line a kind, as shares of the residual stream's norm."""
+    """Draw the mean size of updates over layers, a line a kind, as shares of the residual stream's norm.
+
+    To read it: 1 is an update as large as the state itself. Any other text changes a state, so that the height alone
+    says nothing; compare primes with primes.
+    """
     with _axes(ax, (5.6, 3.8)) as ax:
         for (kind, values), (colour, marker, filled, style) in zip(sizes.items(), MARKS, strict=False):
             face = colour if filled else "white"
@@ -135,6 +144,9 @@ def plot_error_scatter(
 
     ``primes``: one row a prime with the columns verb, form, ``error`` and ``outcome``. Lines are least squares through
     the verbs' points of a form; ``slope`` (estimate, low, high: within forms) goes into the legend.
+
+    To read it: rising lines are what error-driven learning predicts, level ones a boost of fixed size. Trust the slope
+    in the legend more than the eye: it is within forms, and forms differ in both coordinates.
     """
     _require(primes, ["verb", "form", error, outcome], "primes")
     known = primes[np.isfinite(primes[[error, outcome]].to_numpy(float)).all(axis=1)]

@@ -43,6 +43,10 @@ def plot_head_map(
     Colours are centred on 0 and end at the largest absolute value. A significant cell has an outlined dot, white where
     the value is above 0 and dark where it is below, and its name, layer.head, where there are at most ``FEW`` of them.
     Cells without a value (NaN) are hatched.
+
+    To read it: in a map of `HeadMap` the number is the change of the effect when the head is replaced. A head that
+    moves the effect towards 0 was carrying it, one that moves it away from 0 worked against it. Many pale cells and no
+    dot are the usual sight of an effect that is spread out, or of none.
     """
     layers, heads = values.shape
     known = np.isfinite(values)

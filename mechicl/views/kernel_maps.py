@@ -55,6 +55,10 @@ def plot_kernel_map(result: Any, value: str = "unique_r2", *, ax: Axes | None = 
     and the like (centred on chance), "demos", "start", "query" (shares of attention), or "recency". Squares: heads
     named for their kernel, with their names where there are at most ``FEW``; dots: those named for
     agreement of their votes. Heads without a value are hatched.
+
+    To read it: a dark cell is a head whose attention follows likeness beyond place, label, length and what a
+    demonstration draws from any query. Mind the end of the scale: where the largest value is .05, the darkest cell
+    explains little.
     """
     heads = result.heads
     known = [name for name in heads.columns if _meaning(name, 0.5) is not None]

@@ -110,6 +110,10 @@ def plot_rebuilt(result: Any, *, ax: Axes | None = None) -> Axes:
     """Draw how often each way to rebuild answers gives the model's (dots) and the right ones (triangles).
 
     Bars are intervals over queries; a grey tick is the agreement expected by chance. The band is the model's accuracy.
+
+    To read it: a way to rebuild answers counts where its dot lies right of its grey tick, and right of the dots of
+    labels by place and of the last label. A dot near 1 beside triangles near chance is a model that repeats labels
+    without knowing the task.
     """
     frame = result.rebuilt
     _require(

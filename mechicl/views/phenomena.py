@@ -18,6 +18,9 @@ def plot_phenomena(result: Any, *, predictors: Sequence[str] | None = None, ax: 
 
     Bars are intervals over queries; the dotted line is chance. A filled mark of the model: its accuracy differs from
     "random", corrected for the number of conditions. ``predictors``: at most five accounts, by default the first five.
+
+    To read it: go down the rows and ask whether the model's mark and an account's move to the same side of where they
+    are in "random". An account that stays where the model moves does not cover that phenomenon.
     """
     frame = result.frame
     _require(frame, ["condition", "predictor", "accuracy", "low", "high", "p_holm"], "frame")

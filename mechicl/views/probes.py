@@ -25,6 +25,9 @@ def plot_key_value_probes(
 
     ``reduce``: "mean" over the key-value heads of a layer, or "max", too high by chance. The axis ends at -0.5:
     a probe that does worse says nothing, and how much worse does not matter.
+
+    To read it: what counts is how far a line lies above the thin ones. At offset 0 and after, the label itself can be
+    seen, so that it can be read there is no surprise; before it, only what the text says of it.
     """
     frame = result.frame
     _require(frame, ["source", "target", "offset", "layer", "head", "r2", "control"], "frame")

@@ -36,6 +36,9 @@ def plot_alignment(
 
     ``measure``: "SimAOU", "SimAM" or "Kendall". ``controls``: at most five, by default the first five there are; each
     has a colour, marker and line style of its own, and the legend tells its mean over layers with the interval.
+
+    To read it: what counts is the gap between the thick line and the controls, layer by layer. A model with random
+    weights can lie as high as a trained one.
     """
     rows = _rows(result.frame, measure, variant)
     present = [name for name in dict.fromkeys(rows["control"]) if name != "none"]

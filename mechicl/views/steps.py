@@ -26,6 +26,10 @@ def plot_item_match(result: Any, *, ax: Axes | None = None) -> Axes:
     Small pale marks are items, larger ones the plain means of a verb's primes, a colour and marker a form. The legend
     has r of the items and of the verbs (there adjusted for the targets that they met), each with its interval. The axes
     have scales of their own: how far a step goes is up to the learning rate.
+
+    To read it: if the context acted like the step, marks of one form would lie along a rising line, verb by verb and
+    item by item. A level cloud is no agreement, whatever both means are. Look at the ranges of both axes first: where
+    an effect hardly varies, a correlation is of next to nothing.
     """
     items, matches = result.items, result.matches
     _require(items, ["prime_verb", "form", *EFFECTS], "items")

@@ -62,6 +62,10 @@ def plot_strategy_fit(fit: Any, *, ax: Axes | None = None) -> Axes:
 
     Hatched: checkpoints before the two-hypothesis threshold. The thick line goes around what the model was fitted to;
     the rest it has not seen. The thin line is d_rel of .5, half way between both strategies.
+
+    To read it: both maps should have the same border between light and dark, beyond the thick line as well. Away from
+    the border cells agree whatever the model says. Where the residual is large, colours mean nothing: see
+    `plot_residual_map`.
     """
     with _axes(ax, (9.6, 4.0)) as ax:
         other = beside(ax)

@@ -32,7 +32,11 @@ LABELS = {
 
 
 def plot_transplants(result: Any, *, ax: Axes | None = None) -> Axes:
-    """Draw the share of the change that each part of the weights moves; pale: near neither strategy."""
+    """Draw the share of the change that each part of the weights moves; pale: near neither strategy.
+
+    At 1 a part moves as much as all parts together. To read it: a part carries the change where its share is near 1 in
+    both directions and the controls are near 0. Leave pale marks out: those models follow neither strategy.
+    """
     _require(result.frame, ["direction", "donor", "part", "share", "low", "high", "residual"], "frame")
     parts = [part for part in dict.fromkeys(result.frame["part"]) if part not in ("sum of parts", "interaction")]
     frame = result.frame.assign(row=result.frame["part"])
@@ -40,7 +44,12 @@ def plot_transplants(result: Any, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_patches(result: Any, *, where: str = "all", ax: Axes | None = None) -> Axes:
-    """Draw the share of the change that each activation moves; where: patched at "all" positions or the "last"."""
+    """Draw the share of the change that each activation moves; where: patched at "all" positions or the "last".
+
+    To read it: a place carries the change where its share is near 1 in both directions, and controls are near 0. Pale
+    marks are runs that follow neither strategy. That later places of the residual stream have a share near 1 is no
+    finding: all that differs has gone into them.
+    """
     needed = ["direction", "donor", "site", "layer", "head", "where", "share", "low", "high", "residual"]
     _require(result.frame, needed, "frame")
     frame = result.frame[(result.frame["where"] == where) & (result.frame["site"] != "interaction")]
@@ -60,6 +69,9 @@ def plot_ablations(result: Any, *, strength: float | None = None, ax: Axes | Non
 
     ``strength``: of the ablation; by default the weakest, which leaves the model nearest to the strategies. Pale: near
     neither of them.
+
+    To read it: a filled mark right of 0 is a part that carried generalising, left of 0 one that carried memorising, by
+    as much as it is away from its diamond.
     """
     needed = ["strength", "component", "layer", "moved", "moved_low", "moved_high", "control", "named", "residual"]
     _require(result.frame, needed, "frame")
@@ -95,7 +107,11 @@ def plot_ablations(result: Any, *, strength: float | None = None, ax: Axes | Non
 def plot_strategy_probes(
     result: Any, *, place: str = "stream after block", measure: str = "unique_r2", ax: Axes | None = None
 ) -> Axes:
-    """Draw what can be read from a place over training, a line a target; dotted: controls. ``measure``: or "r2"."""
+    """Draw what can be read from a place over training, a line a target; dotted: controls. ``measure``: or "r2".
+
+    To read it: a line that rises above its dotted one is something that the states come to hold beyond the other
+    strategy's quantities. Untrained states hold much of their context too: look at the rise, not at the height.
+    """
     bounds = {"unique_r2": ("unique_low", "unique_high", "unique_control"), "r2": ("low", "high", "control")}
     if measure not in bounds:
         raise ValueError(f"Got the measure {measure!r}, expected one of: {', '.join(bounds)}.")
@@ -120,6 +136,9 @@ def plot_kernels_in_training(result: Any, *, measure: str = "unique_r2", ax: Axe
     """Draw a measure of the ideal kernel, or "d_rel", over training, a line a diversity (darker: larger).
 
     Of several seeds the line is their mean at steps that all have, and the band goes from the lowest to the highest.
+
+    To read it: a kernel that was given up for memorising would rise and fall again; the grey line is what attention of
+    other contexts gives.
     """
     low, high = f"{measure}_low", f"{measure}_high"
     _require(result.frame, ["diversity", "seed", "step", measure, low, high, "control"], "frame")
@@ -146,7 +165,11 @@ def plot_kernels_in_training(result: Any, *, measure: str = "unique_r2", ax: Axe
 
 
 def plot_d_rel_curve(frame: pd.DataFrame, *, marked: Sequence[int] = (), ax: Axes | None = None) -> Axes:
-    """Draw d_rel over training with its interval, the residual beside it, and lines at marked steps."""
+    """Draw d_rel over training with its interval, the residual beside it, and lines at marked steps.
+
+    To read it: 0 is the generalising strategy, 1 the memorising one. Believe the line only where the residual is small:
+    near 1 the model is as far from both as they are from each other.
+    """
     _require(frame, ["step", "d_rel", "low", "high", "residual"], "frame")
     with _axes(ax, (6.4, 3.8)) as ax:
         _banded(ax, frame, "d_rel", "low", "high", MARKS[0], "d_rel (1: memorising)")

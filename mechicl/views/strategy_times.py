@@ -85,6 +85,9 @@ def plot_sizes(frame: pd.DataFrame, *, axis: str, parameter: str = "beta", ax: A
     """Draw one fitted parameter over a size of the models, with its interval.
 
     ``frame``: size, parameter, estimate, low, high. ``axis``: which size, such as "d_mlp" or "context".
+
+    To read it: a parameter that goes one way over sizes, by more than the intervals, changes with the size. Intervals
+    redraw the seeds and sequences of one size; of few seeds they are too narrow.
     """
     _require(frame, ["size", "parameter", "estimate", "low", "high"], "frame")
     rows = frame[frame["parameter"] == parameter].sort_values("size")

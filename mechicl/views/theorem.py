@@ -40,6 +40,9 @@ def plot_theorem(frame: pd.DataFrame, *, measure: str = "error", ax: Axes | None
     ``frame``: that of `KernelTheorem`. Errors are on logarithmic axes with a guide that falls like 1 / sqrt(n), through
     the last point of the first form; the axes end below the smallest error of a kernel or control, and Bayes may leave
     them. Accuracy comes with chance. ``measure``: "error", "bayes_error", "median_error", "accuracy" or "gain".
+
+    To read it: a form that is consistent falls along with the guide; one that levels off keeps a bias. A rising
+    accuracy says little before it has left that of the permuted inputs and of label frequencies behind.
     """
     if measure not in WORDS:
         raise ValueError(f"Got the measure {measure!r}, expected one of {list(WORDS)}.")
@@ -107,6 +110,9 @@ def plot_classifier_kernels(result: Any, *, ax: Axes | None = None) -> Axes:
 
     ``result``: of `mechicl.analyses.kernels.classifier_attention.classifier_kernels`. 0 is what equal attention
     explains.
+
+    To read it: the farther right the ideal kernel's filled mark, the more does attention compare as the best predictor
+    does. An open mark far right of its filled one is a kernel that only goes along with place, label or salience.
     """
     frame = result.frame[result.frame["head"] == 0]
     with _axes(ax, (5.0, 2.8)) as ax:

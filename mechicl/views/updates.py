@@ -38,6 +38,9 @@ def plot_update_norms(
     ``layers``: the frame of `MLPUpdates.layers`. ``measure``: "relative", "norm" or "cosine"; ``control``: "other" (the
     same query after another context) or "untrained". Bands are the intervals of the means. The scale is logarithmic
     where values differ by more than a factor of 50.
+
+    To read it: where the open marks lie on the filled ones, the update is as large as any other context would make it,
+    and its size says nothing of this one.
     """
     columns = ["layer", "matrix", "measure", "estimate", "low", "high"]
     _require(layers, [*columns, control], "layers")
@@ -102,6 +105,9 @@ def plot_update_trajectory(steps: pd.DataFrame, *, ax: Axes | None = None) -> Ax
 
     ``steps``: the frame of `UpdateTrajectory.steps`; means are over items and layers. Beyond the shortest context there
     are fewer items.
+
+    To read it: falling lines look like a learner that converges, but shuffled tokens fall too. Only where the filled
+    marks fall more steeply than the open ones does the order of the text matter.
     """
     _require(steps, ["order", "position", "matrix", "relative"], "steps")
     means = steps.groupby(["matrix", "order", "position"])["relative"].mean().reset_index()
@@ -124,6 +130,9 @@ def plot_update_transfer(estimates: pd.DataFrame, *, ax: Axes | None = None) -> 
     """Draw how far updates carry other queries, a bar a condition with its interval; 1: all the way, 0: nothing.
 
     ``estimates``: the frame of `UpdateTransfer.estimates`; rows of differences are left out.
+
+    To read it: the filled bar must stand above all hatched ones, and not only above 0; far below 0 only differences
+    between bars can be read.
     """
     _require(estimates, ["condition", "estimate", "low", "high"], "estimates")
     rows = estimates.set_index("condition").reindex(

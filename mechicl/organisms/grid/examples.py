@@ -1,7 +1,7 @@
 """Models of a grid that come with the package: balls and urns at three diversities, before and after their transitions.
 
     urns-memory     D = 4      memorises early
-    urns-transient  D = 64     generalises first, memorises later: the same model at several steps
+    urns-transient  D = 64     generalises first, then moves half way to memorising: one model at three steps
     urns-general    D = 1024   generalises to the end
 
 How near each is to either strategy stands in its card. Made anew by `python -m mechicl.organisms.grid.examples RUN`,
@@ -30,7 +30,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 # name: diversity, steps that are kept, what it is
 KEPT: dict[str, tuple[int, tuple[int, ...], str]] = {
     "urns-memory": (4, (5000,), "knows its 4 urns by heart"),
-    "urns-transient": (64, (327, 1553, 5000), "trained on 64 urns: generalises first, and memorises later"),
+    "urns-transient": (64, (327, 1553, 5000), "trained on 64 urns: generalises first, then half way to memorising"),
     "urns-general": (1024, (5000,), "trained on 1024 urns: learns the colours' shares from the sequence alone"),
 }
 GRID_MODELS = {name: description for name, (_, _, description) in KEPT.items()}
