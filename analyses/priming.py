@@ -41,7 +41,6 @@ from mechicl.stats import cluster_mean_interval, cluster_mean_p, holm
 from mechicl.tasks.corpus import PrimingCorpus
 
 
-
 @dataclass(frozen=True)
 class PrimingResult(Result):
     """What a model made of a priming corpus, from single items to the mean.

@@ -2,7 +2,7 @@
 
     python -m mechicl.analyses.components.regenerate        reads runs/balls_and_urns and runs/classification
 
-`transient`: the parts of the model of balls and urns that generalises first, then turns half way to memorising (D = 64).
+`transient`: the parts of the model of balls and urns that generalises first, then half memorises (D = 64).
 `classifier`: those of a classifier (D = 64). `kernels`: the ideal kernel in classifiers' attention over training.
 """
 
