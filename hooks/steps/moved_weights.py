@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +63,19 @@ class DenseUpdate:
         return DenseUpdate(self.wrapped, drawn)
 
 
+def apart(wrapped: WrappedModel, names: Sequence[str]) -> list[str]:
+    """The parameters of which none is part of another: a wrapped model may hold one weight whole and in pieces.
+
+    A GPT-2 has queries, keys and values in one matrix, and as three that share its memory; a change of both would be
+    added twice.
+    """
+    every: dict[str, Any] = dict(wrapped.model.named_parameters())
+    storage = {name: every[name].untyped_storage() for name in names}
+    is_whole = {name: every[name].nbytes == storage[name].nbytes() for name in names}
+    wholes = {storage[name].data_ptr() for name in names if is_whole[name]}
+    return [name for name in names if is_whole[name] or storage[name].data_ptr() not in wholes]
+
+
 def dense_update(
     wrapped: WrappedModel,
     learner: Learner,
@@ -79,4 +92,4 @@ def dense_update(
             name: parameter.detach() - before
             for (name, parameter), before in zip(chosen.items(), steps.kept, strict=True)
         }
-    return DenseUpdate(wrapped, changes)
+    return DenseUpdate(wrapped, {name: changes[name] for name in apart(wrapped, list(changes))})

@@ -67,7 +67,8 @@ def _nearest(judged: Judgement) -> str:
     if best["family"] == "baseline":
         return f"No account beats the baselines: {name} is as near as any, with a share of {share_of(best)}."
     why = "does not beat every baseline" if best["low"] > NAMED else "may be below a half"
-    return f"No account is named: the nearest, {name}, has a share of {share_of(best)}, which {why}."
+    where = "the nearest" if best["behind"] == 0 else "the simplest of those nearest"
+    return f"No account is named: {where}, {name}, has a share of {share_of(best)}, which {why}."
 
 
 def share_of(row: Any) -> str:

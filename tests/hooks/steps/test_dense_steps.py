@@ -12,6 +12,7 @@ import torch
 import mechicl
 from mechicl.hooks.prefix_tree import Continuation
 from mechicl.hooks.steps.dense_steps import DenseSteps, filler_penalty, text_loss
+from mechicl.hooks.steps.moved_weights import dense_update
 from mechicl.hooks.wrapper import WrappedModel, wrap
 
 ORACLE = runpy.run_path(str(Path(__file__).with_name("torch_steps.py")))
@@ -96,6 +97,15 @@ def test_weights_flags_and_gradients_come_back(tiny_model: Callable[..., Any], e
         steps.learn(LEARNER, learning_rate=0.1, penalty=broken)
     assert same(before, state(wrapped.model))
     assert all(module.training for module in wrapped.model.modules()) and not wrapped.has_hooks()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_dense_update_is_the_step_that_it_was_taken_from(pair: Callable[..., Any], kind: str) -> None:
+    """A GPT-2's queries, keys and values are in the model twice; the change must not be."""
+    wrapped, oracle = pair(kind)
+    expected, _ = oracle.after([LEARNER], [TARGETS], 0.05)
+    with dense_update(wrapped, LEARNER, learning_rate=0.05).applied():
+        assert np.abs(np.array(scores(wrapped)) - expected[0]).max() < (1e-9 if kind == "gpt2" else 1e-5)
 
 
 def test_only_what_is_chosen_moves(pair: Callable[..., Any]) -> None:
