@@ -90,6 +90,14 @@ class TestFits:
         assert found["k"] == 2
         assert found["rate"] == pytest.approx(0.37, abs=1e-4)
 
+    @pytest.mark.parametrize("planted", [0.02, 0.2, 9.9])
+    def test_numbers_near_the_end_of_their_range_come_back(self, planted):
+        """The search starts at the end of the grid and must leave it."""
+        linear = replace(MEAN, free=(Free("rate", 0.0, 10.0, "linear"),))
+        assert fit_account(linear, [contexts(lambda x: planted * x.mean(1))])["rate"] == pytest.approx(
+            planted, abs=1e-4
+        )
+
     def test_one_set_of_numbers_for_all_lengths(self):
         """The fit minimises the pooled distance: of rates that differ by length, their weighted mean."""
         given = [contexts(lambda x, r=rate: r * x.mean(1), length=4, seed=i) for i, rate in enumerate((0.2, 0.6))]
