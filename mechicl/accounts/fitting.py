@@ -87,7 +87,7 @@ class _Search:
             return found
         sides = np.diag([(0.5 if at[i] <= 0.5 else -0.5) / (one.n_grid - 1) for i, one in enumerate(self.account.free)])
         result: Any = minimize(
-            lambda place: min(self.distance(chosen, _folded(place)), 1e300),  # the search does not take infinity
+            lambda place: min(self.distance(chosen, folded(place)), 1e300),  # the search does not take infinity
             at,
             method="Nelder-Mead",  # without bounds: a simplex that begins at one would be clipped to a point there
             options={
@@ -97,10 +97,10 @@ class _Search:
                 "maxfev": EVALUATIONS * len(at),
             },
         )
-        return (float(result.fun), chosen, _folded(result.x)) if result.fun < distance else found
+        return (float(result.fun), chosen, folded(result.x)) if result.fun < distance else found
 
 
-def _folded(place: Float[np.ndarray, " _"]) -> Float[np.ndarray, " _"]:
+def folded(place: Float[np.ndarray, " _"]) -> Float[np.ndarray, " _"]:
     """A place inside the ranges: what lies beyond an end is mirrored there."""
     return np.asarray(1 - np.abs(1 - np.abs(place) % 2))
 

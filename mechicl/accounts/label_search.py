@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from scipy.optimize import minimize, minimize_scalar
 
 from mechicl.accounts.account import Free
+from mechicl.accounts.fitting import folded
 from mechicl.accounts.label_link import LogLinear, fit_log_linear
 
 # from a choice and values of the free numbers, for each trial, to what the link is linear in
@@ -71,7 +72,7 @@ class LinkSearch:
         distance, choice, at = trial
 
         def objective(place: Any) -> float:
-            shares = tuple(float(share) for share in np.clip(np.atleast_1d(place), 0, 1))
+            shares = tuple(float(share) for share in folded(np.atleast_1d(place)))
             return float(self._fit([(choice, shares)]).distance[0])
 
         sides = [1 / (one.n_grid - 1) for one in self.free]
@@ -82,7 +83,7 @@ class LinkSearch:
             away = np.diag([-side if share > 0.5 else side for share, side in zip(at, sides, strict=True)])
             corners = np.vstack([at, np.array(at) + away])
             options = {"initial_simplex": corners, "xatol": 1e-5, "fatol": 1e-12, "maxfev": 80}
-            found = minimize(objective, at, method="Nelder-Mead", bounds=[(0, 1)] * len(at), options=options)
+            found = minimize(objective, at, method="Nelder-Mead", options=options)
         if not found.fun < distance:
             return trial
-        return float(found.fun), choice, tuple(float(share) for share in np.clip(np.atleast_1d(found.x), 0, 1))
+        return float(found.fun), choice, tuple(float(share) for share in folded(np.atleast_1d(found.x)))
