@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mechicl.analyses.kernels.theorem import kernel_theorem_errors
     from mechicl.analyses.phenomena.experiments import kernel_phenomena
     from mechicl.analyses.priming import PrimingResult, measure_priming
+    from mechicl.analyses.recovery.recover import recover_accounts, shipped_recovery
     from mechicl.analyses.report import write_report
     from mechicl.analyses.resemblance.gradient_comparison import GradientComparison, compare_to_gradient
     from mechicl.analyses.strategies.account import StrategyAccount, measure_strategies
@@ -64,6 +65,8 @@ _HOME = {
     "patch_checkpoints": "components.patching",
     "probe_strategies": "components.probes",
     "read_run": "strategies.readings",
+    "recover_accounts": "recovery.recover",
+    "shipped_recovery": "recovery.recover",
     "shipped_strategies": "strategies.shipped",
     "transplant_weights": "components.transplants",
     "GradientComparison": "resemblance.gradient_comparison",

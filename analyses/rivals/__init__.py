@@ -1,1 +1,1 @@
-"""Models beside accounts: their predictions read, the accounts' heads patched, and the study that recovers them."""
+"""Models beside accounts: how each kind of task is read, and what is found inside."""

@@ -126,8 +126,8 @@ KINDS = (
          "dot-product kernel", *STRATEGIES),
     ),
     Kind(
-        "few-shot", (FewShotTask,), "labels", "label_accounts", ("fewshot", "read_fewshot"),
-        ("fewshot_mechanisms", "mechanisms_beside"), "constant",
+        "few-shot", (FewShotTask,), "labels", "label_accounts", ("fewshot.readings", "read_fewshot"),
+        ("fewshot.mechanisms", "mechanisms_beside"), "constant",
         ("constant", "uniform", "label frequency", "copy last", "gradient step", "kernel of the inputs",
          "attention of one head", "prior and label frequency", "prior alone"),
     ),

@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mechicl.analyses.resemblance.variants import learner_of
-from mechicl.analyses.rivals.fewshot_gradients import DemoGradients
+from mechicl.analyses.rivals.fewshot.gradients import DemoGradients
 from mechicl.hooks.attention_readings import Learned
 from mechicl.hooks.label_scores import label_log_probs
 from mechicl.hooks.prefix_tree import Continuation

@@ -12,10 +12,10 @@ from scipy.special import softmax
 from mechicl.accounts.contexts import Contexts
 from mechicl.accounts.judging import judge_accounts
 from mechicl.accounts.labels import ANCHOR, label_accounts
-from mechicl.analyses.rivals.fewshot import read_fewshot
-from mechicl.analyses.rivals.fewshot_kernels import compared_layers, input_kernels
-from mechicl.analyses.rivals.fewshot_layout import LabelLayout
-from mechicl.analyses.rivals.fewshot_orders import answers, reordered
+from mechicl.analyses.rivals.fewshot.kernels import compared_layers, input_kernels
+from mechicl.analyses.rivals.fewshot.layout import LabelLayout
+from mechicl.analyses.rivals.fewshot.orders import answers, reordered
+from mechicl.analyses.rivals.fewshot.readings import read_fewshot
 from mechicl.hooks.demos.alone import AloneRuns
 from mechicl.hooks.demos.readings import read_demonstrations
 from mechicl.hooks.wrapper import wrap
@@ -145,8 +145,8 @@ def test_finished_work_is_taken_from_the_store_and_nothing_is_left_on_the_model(
     first = read_fewshot(planted.model, planted.task, store=tmp_path, **READ)
     refuse = lambda *_, **__: pytest.fail("run again")  # noqa: E731
     monkeypatch.setattr("mechicl.hooks.demos.runs.DemoRun.read", refuse)
-    monkeypatch.setattr("mechicl.analyses.rivals.fewshot_gradients.DemoGradients.read", refuse)
-    monkeypatch.setattr("mechicl.analyses.rivals.fewshot_orders.label_log_probs", refuse)
+    monkeypatch.setattr("mechicl.analyses.rivals.fewshot.gradients.DemoGradients.read", refuse)
+    monkeypatch.setattr("mechicl.analyses.rivals.fewshot.orders.label_log_probs", refuse)
     again = read_fewshot(planted.model, planted.task, store=tmp_path, **READ)
     for one, two, three in zip(first, again, read, strict=True):
         for found in (two, three):

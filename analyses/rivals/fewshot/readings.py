@@ -19,10 +19,10 @@ from jaxtyping import Float
 from mechicl.accounts.contexts import Contexts
 from mechicl.accounts.labels import LabelExamples
 from mechicl.analyses.kernel_account import MANY_LABELS
-from mechicl.analyses.rivals.fewshot_kernels import input_kernels
-from mechicl.analyses.rivals.fewshot_layout import LabelLayout
-from mechicl.analyses.rivals.fewshot_orders import answers, reordered
-from mechicl.analyses.rivals.fewshot_steps import DemoSteps
+from mechicl.analyses.rivals.fewshot.kernels import input_kernels
+from mechicl.analyses.rivals.fewshot.layout import LabelLayout
+from mechicl.analyses.rivals.fewshot.orders import answers, reordered
+from mechicl.analyses.rivals.fewshot.steps import DemoSteps
 from mechicl.hooks.demos.alone import AloneRuns
 from mechicl.hooks.demos.readings import read_demonstrations
 from mechicl.hooks.demos.spans import check_fewshot

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from mechicl.analyses.resemblance.variants import learner_of
-from mechicl.analyses.rivals.fewshot_gradients import DemoGradients
-from mechicl.analyses.rivals.fewshot_orders import answers
-from mechicl.analyses.rivals.fewshot_steps import DemoSteps, scaled
+from mechicl.analyses.rivals.fewshot.gradients import DemoGradients
+from mechicl.analyses.rivals.fewshot.orders import answers
+from mechicl.analyses.rivals.fewshot.steps import DemoSteps, scaled
 from mechicl.hooks.steps.dense_steps import text_loss
 from mechicl.hooks.steps.sites import chosen_parameters, weight_sites
 from mechicl.hooks.wrapper import WrappedModel, wrap
@@ -77,12 +77,12 @@ def test_order_memory_and_the_dense_way_change_nothing(
         task(), [one.query for one in three], [one.demos[::-1] for one in three], tokenizer=tiny_tokenizer
     )
     tight = DemoSteps(wrapped, memory_budget=1 << 16)
-    monkeypatch.setattr("mechicl.analyses.rivals.fewshot_steps.way_to_step", lambda *_: "low rank")
+    monkeypatch.setattr("mechicl.analyses.rivals.fewshot.steps.way_to_step", lambda *_: "low rank")
     others = [
         DemoSteps(wrapped).log_probs(turned, RATES, progress=False),
         tight.log_probs(three, RATES, progress=False),
     ]
-    monkeypatch.setattr("mechicl.analyses.rivals.fewshot_steps.way_to_step", lambda *_: "dense")
+    monkeypatch.setattr("mechicl.analyses.rivals.fewshot.steps.way_to_step", lambda *_: "dense")
     others.append(DemoSteps(wrapped).log_probs(three, RATES, progress=False))
     for other in others:
         np.testing.assert_allclose(np.stack(other), np.stack(found), atol=1e-4)

@@ -1,0 +1,1 @@
+"""Few-shot texts: what a language model says of them, and what the accounts may read: steps, kernels, attention."""
