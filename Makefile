@@ -30,16 +30,19 @@ NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard examples/*.py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo heads gradient kernel test lint types test-tl3 wheel-check notebooks docs bench bench-patching \
-	bench-gradient bench-kernel bench-grid strategies calibration organisms regressors classifiers clean
+.PHONY: help setup demo accounts heads gradient kernel test lint types test-tl3 wheel-check notebooks docs bench \
+	bench-patching bench-gradient bench-kernel bench-grid strategies calibration organisms regressors classifiers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the environment .venv from constraints.txt
 
-demo: $(READY) ## does SmolLM2 show priming and the inverse frequency effect? a report to read in a browser
-	$(BIN)/mechicl report --model smollm2 --out report/smollm2 --overwrite
+demo: $(READY) ## by what mechanism does SmolLM2 learn from its context? a dossier to read in a browser; resumes
+	$(BIN)/mechicl report --model smollm2 --size small --out report/smollm2 --overwrite
+
+accounts: $(READY) ## which account explains SmolLM2's answers to few-shot prompts? goes on where it was interrupted
+	$(BIN)/mechicl accounts --model smollm2 --out report/smollm2-accounts --overwrite
 
 heads: $(READY) ## which heads of SmolLM2 carry priming? takes long, and goes on where it was interrupted
 	$(BIN)/mechicl heads --model smollm2 --out report/smollm2-heads --overwrite

@@ -1,6 +1,6 @@
-"""Make docs/parts.md and a page for each analysis, from docs/parts.toml and the docstrings. Run by make docs.
+"""Make docs/parts.md, README's table and a page for each analysis, from docs/parts.toml and the docstrings.
 
-    python .ci/make_docs.py             writes the pages that differ, and removes those of analyses that are gone
+    python .ci/make_docs.py (make docs)     writes the pages that differ, and removes those of analyses that are gone
 
 Nothing is imported and no service is asked: the source is read as text. What a page lacks is written into a docstring:
 the module's head (purpose, formula, and a paragraph that begins with "Caveats:"), the function's, the result's, and
@@ -19,7 +19,8 @@ import docs_source as source
 from docs_markdown import fenced, inline, markdown, split_caveats, wrapped
 
 ROOT = source.ROOT
-TABLE, PAGES = "docs/parts.md", "docs/analyses"
+TABLE, PAGES, README = "docs/parts.md", "docs/analyses", "README.md"
+BEGIN, END = "<!-- analyses: made by `make docs` from docs/parts.toml -->", "<!-- end of analyses -->"
 WARNING = "<!-- Made by `make docs` from docs/parts.toml and the docstrings; change those. -->"
 INTRODUCTION = (
     "Every part of mechicl: where the idea comes from, what the tests check it against (`make test`), and the command\n"
@@ -51,7 +52,7 @@ def analyses() -> list[Part]:
 
 def pages() -> dict[str, str]:
     """Path from the root -> text of every page that is made."""
-    return {TABLE: table(), **{f"{PAGES}/{part['page']}.md": page(part) for part in analyses()}}
+    return {README: readme(), TABLE: table(), **{f"{PAGES}/{part['page']}.md": page(part) for part in analyses()}}
 
 
 def table() -> str:
@@ -65,6 +66,22 @@ def table() -> str:
             rows.append(f"| {' | '.join(cells)} |")
         text += [f"## {group['name']}", group["text"], "\n".join(rows)]
     return "\n\n".join(text) + "\n"
+
+
+def readme() -> str:
+    """README with its table: the analyses, without the parts that they are made of."""
+    before, begin, rest = (ROOT / README).read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md lacks the lines {BEGIN} and {END}, between which its table goes")
+    rows = ["| analysis | source | checked against | command |", "|---|---|---|---|"]
+    for part in analyses():
+        if part.get("readme"):
+            words = f"[{part['words']}](docs/analyses/{part['page']}.md)"
+            rows.append(
+                f"| {' | '.join([words, *(inline(part.get(name, '')) for name in ('source', 'checked', 'command'))])} |"
+            )
+    return f"{before}{begin}\n{chr(10).join(rows)}\n{end}{after}"
 
 
 def page(part: Part) -> str:

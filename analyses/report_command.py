@@ -1,4 +1,4 @@
-"""What the commands `report`, `heads`, `gradient` and `ife` do with a corpus: measure, and write the report.
+"""What the commands `heads`, `gradient` and `ife` do with a corpus: measure, and write the report.
 
 Analyses are imported when a command needs them.
 """
@@ -20,13 +20,9 @@ def written(
     effects: Sequence[str],
     asked: dict[str, Any],
     steps: dict[str, Any] | None = None,
-    kernel: dict[str, Any] | None = None,
-    strategies: Any = None,
-) -> tuple[Path, Any, Any, list[Any], Any, Any]:
-    """Measure, localise each effect, step and regress if told how, write the report; its path and all results.
-
-    strategies: an account of trained models (`StrategyAccount`) that the report is to show as well.
-    """
+) -> tuple[Path, list[Any], Any]:
+    """Measure priming, localise each effect, take gradient steps if told how, write the report; its path, head maps and
+    gradient account."""
     from mechicl.analyses.report import check_report_folder, write_report
 
     folder = report_folder(options)
@@ -56,7 +52,7 @@ def written(
         how: dict[str, Any] = {"n_items": PATHS[options.size], "seed": options.seed, "progress": not options.quiet}
         paths = [paths_between_heads(model, head_map, corpus, **how) for head_map in maps]
         figures = example_attention(model, maps, corpus)
-    found, account, more = None, None, []
+    found, more = None, []
     if steps is not None:
         from mechicl.analyses.gradient.report import gradient_section
         from mechicl.analyses.implicit_gradient import measure_implicit_gradient
@@ -64,16 +60,6 @@ def written(
         steps |= UPDATED[options.size] | {"store": folder, "progress": not options.quiet, "seed": options.seed}
         found = measure_implicit_gradient(model, corpus, primed=priming, **steps)
         more = [gradient_section(found)]
-    if kernel is not None:
-        from mechicl.analyses.kernels.command import STORE, measured_account
-        from mechicl.analyses.kernels.report import kernel_section
-
-        account = measured_account(model, kernel, store=folder / STORE)
-        more.append(kernel_section(account))
-    if strategies is not None:
-        from mechicl.analyses.strategies.report import strategies_section
-
-        more.append(strategies_section(strategies))
     page = write_report(
         folder,
         priming=priming,
@@ -85,7 +71,7 @@ def written(
         overwrite=options.overwrite,
         command=shlex.join(["mechicl", *arguments]),
     )
-    return page, priming, ife, maps, found, account
+    return page, maps, found
 
 
 def measured(options: Reporting | Ife, corpus: Any, *, store: Path | None, norms: Any = None) -> tuple[Any, Any, Any]:

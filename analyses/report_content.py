@@ -151,34 +151,22 @@ def comparison_table(comparison: Any, forms: Sequence[str]) -> dict[str, Any]:
     return {"caption": "Models side by side.", "heads": heads, "rows": rows}
 
 
-def provenance_rows(priming: Any, ife: Any, more: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
-    """Model, machine, versions, seeds and options, with those of other sections; what is unknown is said to be."""
-    p, q = priming.provenance, ife.provenance
-    before = p.seeds | p.options
-    after = {
-        name: value for name, value in (q.seeds | q.options).items() if name not in before or before[name] != value
-    }
-    return [
-        *model_rows(p),
-        ("Scored at", _known(p.created)),
-        ("Scoring", option_words(before)),
-        ("Slopes", option_words(after)),
-        *more,
-        ("Versions", option_words(p.versions, joint=" ")),
-    ]
+def model_rows(*given: Any) -> list[tuple[str, str]]:
+    """What results' provenance says of their one model, the first that knows; what is unknown is said to be."""
 
+    def first(name: str) -> Any:
+        return next((value for p in given if (value := getattr(p, name)) is not None), None)
 
-def model_rows(p: Any) -> list[tuple[str, str]]:
-    """What a result's provenance says of its model; what is unknown is said to be."""
+    n_params = first("n_params")
     return [
-        ("Model", _known(p.model)),
-        ("Family", _known(p.family)),
-        ("Parameters", "unknown" if p.n_params is None else f"{p.n_params:,}"),
-        ("Weights (SHA-256)", _known(p.weights_sha256)),
-        ("Wrapper", _known(p.wrapper)),
-        ("Weights folded or centred", _yes_no(p.processed)),
-        ("BOS token before the text", _yes_no(p.prepend_bos)),
-        ("Device, precision", f"{_known(p.device)}, {_known(p.dtype)}"),
+        ("Model", _known(first("model"))),
+        ("Family", _known(first("family"))),
+        ("Parameters", "unknown" if n_params is None else f"{n_params:,}"),
+        ("Weights (SHA-256)", _known(first("weights_sha256"))),
+        ("Wrapper", _known(first("wrapper"))),
+        ("Weights folded or centred", _yes_no(first("processed"))),
+        ("BOS token before the text", _yes_no(first("prepend_bos"))),
+        ("Device, precision", f"{_known(first('device'))}, {_known(first('dtype'))}"),
     ]
 
 

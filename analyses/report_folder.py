@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mechicl.analyses.report_files import write_frames
@@ -100,9 +101,10 @@ def section_drawings(sections: Sequence[Section]) -> list[tuple[str, Drawing]]:
 
 
 def _tied(text: str) -> str:
-    """No line break inside "p = .034" or an interval."""
-    text = re.sub(r"\bp ([=<>]) (?=\.)", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
-    return re.sub(r"\[([^\]]{1,20}), ", "[\\1,\N{NO-BREAK SPACE}", text)
+    """No line break inside "p = .034" or an interval; markup stays markup."""
+    tied = re.sub(r"\bp ([=<>]) (?=\.)", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
+    tied = re.sub(r"\[([^\]]{1,20}), ", "[\\1,\N{NO-BREAK SPACE}", tied)
+    return Markup(tied) if isinstance(text, Markup) else str(tied)
 
 
 def _picture(drawing: Drawing, dots_per_inch: int) -> dict[str, Any]:

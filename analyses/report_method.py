@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mechicl.analyses.heads.map import HeadMap
+from mechicl.analyses.report_content import has_neutral
+from mechicl.analyses.report_folder import page_template
+from mechicl.analyses.report_section import Section
 from mechicl.wording import number, percent
 
 GLOSS = ("“A doctor brought a file to a guest.”", "“A doctor brought a guest a file.”")  # prepositional, double object
@@ -21,48 +25,139 @@ ABLATION_CAVEATS = {
 }
 
 
-def method(priming: Any, ife: Any) -> dict[str, Any]:
-    """The template's variables for the sections on terms, method and caveats."""
-    dative = set(priming.forms) in ({"PD", "DO"}, {"PO", "DO"})
-    prepositional = next((form for form in priming.forms if form != "DO"), "")
+HEAD_CAVEATS = [
+    (
+        "Not confirmed is not idle",
+        "The search has limited power: intervals say how large a missed change could be. And heads can stand in for "
+        "one another, so that replacing any one of them shows nothing; the curves, which replace many at once, tell of "
+        "that.",
+    ),
+    (
+        "Changes are total effects",
+        "What later heads and layers make of the replaced output is part of a head's change. It does not say that the "
+        "head writes to the output directly, and what a head attends to does not say what it passes on.",
+    ),
+    (
+        "One corpus, one phrasing",
+        "Selection and confirmation differ in verbs and targets, not in sentence patterns; whether the same heads act "
+        "on other sentences is another experiment.",
+    ),
+]
+
+
+def priming_method(priming: Any) -> list[tuple[str, str]]:
+    """How effects were measured, a paragraph each."""
+    words = _paragraphs(priming)
+    return [("Design", words.design()), ("Scoring", words.scoring())]
+
+
+def priming_caveats(priming: Any) -> list[tuple[str, str]]:
+    """What effects of priming do not show."""
+    found = [("Preposition overlap", _overlap(priming))]
+    return found if _has_neutral_items(priming) else [*found, ("No neutral prime", _paragraphs(priming).no_neutral())]
+
+
+def ife_method(priming: Any, ife: Any) -> list[tuple[str, str]]:
+    """How slopes were measured, a paragraph each."""
+    words = _paragraphs(priming, ife)
+    return [
+        ("Verb bias", _bias_words(priming, uses_external_norms(ife))),
+        ("Slopes", words.slopes()),
+        ("Uncertainty", words.uncertainty()),
+        ("Verdict", words.verdict_rule()),
+    ]
+
+
+def ife_caveats(priming: Any, ife: Any) -> list[tuple[str, str]]:
+    """What slopes do not show."""
+    words = _paragraphs(priming, ife)
+    return [
+        ("The effect does not identify gradient descent", words.no_gradient_descent()),
+        ("The sigmoid saturates", words.saturation()),
+        ("A slope that the design brings along", words.design_slope()),
+        _bias_caveat(uses_external_norms(ife)),
+        (
+            "Verbs are the sample",
+            "Targets are reused over primes, so the number of pairs says little; inference rests on "
+            f"{len(ife.verbs)} verbs.",
+        ),
+    ]
+
+
+def terms(forms: tuple[str, str]) -> str:
+    """What the names of the forms mean; nothing where they are not datives."""
+    return f"{_prepositional(forms)} is the prepositional dative, DO the double object." if _is_dative(forms) else ""
+
+
+def with_head_method(sections: Sequence[Section], heads: Sequence[HeadMap], ife: Any = None) -> list[Section]:
+    """The same sections of head maps; the first says how heads were found, for all of them."""
+    if not sections:
+        return []
+    ablations = [
+        ABLATION_CAVEATS[name] for name in dict.fromkeys(h.ablation for h in heads) if name in ABLATION_CAVEATS
+    ]
+    own = [("What was put in place matters", " ".join(ablations))] if ablations else []
+    module = page_template("priming.html.j2").make_module(_head_counts(heads, ife))
+    method = [("Heads", module.heads())]  # type: ignore[attr-defined]
+    caveats = [*HEAD_CAVEATS[:2], *own, *HEAD_CAVEATS[2:]]
+    return [replace(sections[0], method=method, caveats=caveats), *sections[1:]]
+
+
+def _paragraphs(priming: Any, ife: Any = None) -> Any:
+    """The macros of the template, with their numbers."""
+    first, second = priming.forms
     items = priming.items
-    external = uses_external_norms(ife)
-    return {
-        "terms": f"{prepositional} is the prepositional dative, DO the double object." if dative else "",
-        "gloss": f" ({', '.join(GLOSS[form == 'DO'] for form in priming.forms)})" if dative else "",
+    bos = {True: " (after a beginning-of-sequence token)", False: " (without a beginning-of-sequence token)"}
+    words: dict[str, Any] = {
+        "first": first,
+        "second": second,
+        "corpus": priming.corpus,
+        "gloss": f" ({', '.join(GLOSS[form == 'DO'] for form in priming.forms)})" if _is_dative(priming.forms) else "",
         "counts": {
             "pairs": f"{len(items):,}",
             "prime_verbs": f"{items['prime_verb'].nunique()}",
             "targets": f"{items['target'].nunique():,}",
-            "ife_verbs": f"{len(ife.verbs)}",
         },
-        "bos": {True: " (after a beginning-of-sequence token)", False: " (without a beginning-of-sequence token)"}.get(
-            priming.provenance.prepend_bos, ""
-        ),
-        "bias_words": _bias_words(priming, external),
-        "bias_caveat": _bias_caveat(external),
-        "overlap": _overlap(priming),
-        "built_in": number(_built_in_slope(ife)),
-        "adjusted": bool(ife.estimates["estimand"].str.endswith("_raw").any()),
-        "resamples": _thousands(ife.provenance.options.get("n_boot")),
-        "orders": _thousands(ife.provenance.options.get("n_permutations")),
-        "threshold": number(1 - ife.level, 2).lstrip("0"),
+        "bos": bos.get(priming.provenance.prepend_bos, ""),
+        "neutral": _has_neutral_items(priming),
     }
+    if ife is not None:
+        words |= {
+            "neutral": has_neutral(ife),
+            "built_in": number(_built_in_slope(ife)),
+            "adjusted": bool(ife.estimates["estimand"].str.endswith("_raw").any()),
+            "resamples": _thousands(ife.provenance.options.get("n_boot")),
+            "orders": _thousands(ife.provenance.options.get("n_permutations")),
+            "threshold": number(1 - ife.level, 2).lstrip("0"),
+        }
+    return page_template("priming.html.j2").make_module(words)
 
 
-def head_method(heads: Sequence[HeadMap]) -> dict[str, Any]:
-    """The template's variables for the words on localisation; without head maps there are none."""
-    ablations = dict.fromkeys(head_map.ablation for head_map in heads)
+def _head_counts(heads: Sequence[HeadMap], ife: Any) -> dict[str, Any]:
+    first, second = ife.forms if ife is not None else ("the first form", "the second")
     return {
-        "localised": [head_map.effect for head_map in heads],
+        "first": first,
+        "second": second,
+        "neutral": ife is not None and has_neutral(ife),
         "slopes_localised": any(head_map.over == "slope" for head_map in heads),
         "head_counts": {
             name: " or ".join(dict.fromkeys(_thousands(head_map.provenance.options.get(name)) for head_map in heads))
             for name in ("n_items", "n_candidates", "n_boot", "n_permutations")
         },
         "head_threshold": " or ".join(dict.fromkeys(number(1 - h.level, 2).lstrip("0") for h in heads)),
-        "ablation_caveats": [ABLATION_CAVEATS[name] for name in ablations if name in ABLATION_CAVEATS],
     }
+
+
+def _is_dative(forms: tuple[str, str]) -> bool:
+    return set(forms) in ({"PD", "DO"}, {"PO", "DO"})
+
+
+def _prepositional(forms: tuple[str, str]) -> str:
+    return next((form for form in forms if form != "DO"), "")
+
+
+def _has_neutral_items(priming: Any) -> bool:
+    return bool(priming.items["L_neutral"].notna().any())
 
 
 def uses_external_norms(ife: Any) -> bool:
@@ -93,18 +188,18 @@ def _bias_words(priming: Any, external: bool) -> str:
     )
 
 
-def _bias_caveat(external: bool) -> dict[str, str]:
+def _bias_caveat(external: bool) -> tuple[str, str]:
     if external:
-        return {
-            "title": "The bias is not the model's own.",
-            "text": "Norms from outside may differ from what this model expects; an error-driven learner would follow "
-            "its own expectations.",
-        }
-    return {
-        "title": "Bias and outcome come from one model.",
-        "text": "Whatever distorts this model's preferences enters both axes. The analysis accepts norms from outside "
-        "(human ratings, another model) in place of the bias.",
-    }
+        return (
+            "The bias is not the model's own",
+            "Norms from outside may differ from what this model expects; an error-driven learner would follow its own "
+            "expectations.",
+        )
+    return (
+        "Bias and outcome come from one model",
+        "Whatever distorts this model's preferences enters both axes. The analysis accepts norms from outside (human "
+        "ratings, another model) in place of the bias.",
+    )
 
 
 def _overlap(priming: Any) -> str:

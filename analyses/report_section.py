@@ -25,9 +25,12 @@ class Drawing:
 class Section:
     """What the page says about one analysis.
 
-    question, verdict, brief: the card at the top, of `kind` "yes", "none" or "reversed". sentence, paragraphs, tables
-    (caption, heads, rows), drawings: the section itself. method, caveats: (title, text) pairs for the chapters of these
-    names. frames: name -> (frame, what it holds), written as CSV; results: name -> result, saved; provenance: rows.
+    question, verdict, brief: the card at the top, of `kind` "yes", "none" or "reversed". about: whose models these are,
+    where they are not the page's own. sentence, points (title, text), paragraphs, warnings, tables (caption, heads,
+    rows), drawings: the section itself. method, caveats: (title, text) pairs for the chapters of these names; a text
+    may be `markupsafe.Markup`. frames: name -> (frame, what it holds), written as CSV; results: name -> result, saved;
+    python: lines that take them up again, by default such that print their verdicts. provenance: rows. sources: keys of
+    `mechicl.analyses.report_sources.PAPERS`, beyond those that go with the slug.
     """
 
     slug: str
@@ -44,3 +47,8 @@ class Section:
     frames: Mapping[str, tuple[pd.DataFrame, str]] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     provenance: Sequence[tuple[str, str]] = ()
+    about: str = ""
+    points: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
+    python: Sequence[str] | None = None
+    sources: Sequence[str] = ()

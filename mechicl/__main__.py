@@ -1,4 +1,4 @@
-"""The command line, a thin door without science: `mechicl report`, `heads`, `gradient`, `kernel`, `train` and more.
+"""The command line, a thin door without science: `mechicl report`, `accounts`, `heads`, `train` and more.
 
 Results go to stdout, bars and messages to stderr. Exit codes: 0 done, 2 a mistake in what was asked (one line says
 which; set MECHICL_DEBUG=1 to see where), 130 interrupted. Heavy libraries are imported by the commands that need them,
@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from mechicl.commands.accounts import Accounts
 from mechicl.commands.messages import each_once, report_folder, say, what_is_kept
 from mechicl.commands.options import PATCHED, Gradient, Heads, Ife, Kernel, Models, Report, read_corpus, read_table
-from mechicl.commands.strategies import DEFAULT, Strategies
+from mechicl.commands.strategies import Strategies
 from mechicl.commands.train import Train, run_train
 
 Command = (
@@ -25,6 +26,7 @@ Command = (
     | Annotated[Heads, tyro.conf.subcommand("heads")]
     | Annotated[Gradient, tyro.conf.subcommand("gradient")]
     | Annotated[Kernel, tyro.conf.subcommand("kernel")]
+    | Annotated[Accounts, tyro.conf.subcommand("accounts")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Strategies, tyro.conf.subcommand("strategies")]
     | Annotated[Ife, tyro.conf.subcommand("ife")]
@@ -57,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         Heads: _heads,
         Gradient: _gradient,
         Kernel: _kernel,
+        Accounts: _accounts,
         Train: lambda options, _: run_train(options),
         Strategies: _strategies,
         Ife: _ife,
@@ -79,26 +82,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(options: Report, arguments: Sequence[str]) -> None:
-    from mechicl.analyses.report_command import written
+    from mechicl.analyses.report_dossier import write_dossier
 
-    effects = ("priming", "ife") if options.heads else ()
-    steps: dict[str, Any] | None = {} if options.gradient else None
-    kernel, shipped = _kernel_asked(options), _shipped_asked(options)
-    page, priming, ife, maps, *accounts = written(
-        options, arguments, effects, PATCHED[options.size], steps, kernel, shipped
-    )
-    from mechicl.analyses.report_content import ife_answer, priming_answer
-
-    for question, answer in (
-        ("Structural priming", priming_answer(priming)),
-        ("Inverse frequency effect", ife_answer(ife)),
-    ):
-        print(" ".join((f"{question}: {answer['verdict']}. {answer['sentence']}", answer.get("notes", ""))).rstrip())
-    for head_map in maps:
-        print(head_map.verdict)
-    for found in (*accounts, shipped):
-        if found is not None:
-            print(found.verdict)
+    page, opening, sections = write_dossier(options, arguments, report_folder(options), say)
+    if opening is not None:
+        print("\n".join([opening.sentence, *(f"{name}: {text}" for name, text in opening.points), ""]))
+    for section in sections:
+        print(f"{section.question} {section.verdict}. {section.brief}".rstrip())
     print(f"Report: {page.resolve()}")
 
 
@@ -106,7 +96,7 @@ def _gradient(options: Gradient, arguments: Sequence[str]) -> None:
     from mechicl.analyses.report_command import written
 
     names = ("learning_rate", "steps", "optimizer", "parameters")
-    page, *_, found, _ = written(options, arguments, (), {}, {name: getattr(options, name) for name in names})
+    page, _, found = written(options, arguments, (), {}, {name: getattr(options, name) for name in names})
     from mechicl.commands.gradient import gradient_as_json, gradient_as_text
 
     print(gradient_as_json(found, page.resolve()) if options.json else gradient_as_text(found))
@@ -120,33 +110,16 @@ def _kernel(options: Kernel, arguments: Sequence[str]) -> None:
     run_kernel(options, arguments, report_folder(options), say)
 
 
-def _kernel_asked(options: Report) -> dict[str, Any] | None:
-    """What the kernel account of a report is asked; None where none is."""
-    if not options.kernel:
-        if options.task is not None:
-            raise ValueError("--task names the few-shot task of --kernel; give both")
-        return None
-    from mechicl.analyses.kernels.command import account_options
-    from mechicl.tasks.fewshot_sources import load_task
+def _accounts(options: Accounts, arguments: Sequence[str]) -> None:
+    from mechicl.analyses.rivals.command import run_accounts
 
-    return account_options(load_task(options.task or "sentiment"), options, say)
+    run_accounts(options, arguments, report_folder(options), say)
 
 
 def _strategies(options: Strategies, arguments: Sequence[str]) -> None:
     from mechicl.analyses.strategies.command import run_strategies
 
     run_strategies(options, arguments, say)
-
-
-def _shipped_asked(options: Report) -> Any:
-    """The shipped results that a report is to show; None where none are."""
-    if not options.strategies:
-        if options.setting is not None:
-            raise ValueError("--setting names the results of --strategies; give both")
-        return None
-    from mechicl.analyses.strategies.shipped import shipped_strategies
-
-    return shipped_strategies(options.setting or DEFAULT)
 
 
 def _heads(options: Heads, arguments: Sequence[str]) -> None:
@@ -158,7 +131,7 @@ def _heads(options: Heads, arguments: Sequence[str]) -> None:
         asked["n_items"] = options.items
     from mechicl.analyses.report_command import written
 
-    page, _, _, maps, *_ = written(options, arguments, options.effect, asked)
+    page, maps, _ = written(options, arguments, options.effect, asked)
     from mechicl.commands.heads import heads_as_json, heads_as_text
 
     if options.json:

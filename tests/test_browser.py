@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mechicl.analyses.accounts import compare_accounts
 from mechicl.analyses.inverse_frequency import inverse_frequency_effect
 from mechicl.analyses.report import write_report
+from mechicl.analyses.report_opening import opening_section
 from mechicl.tasks.datives import dative_corpus
+from mechicl.tasks.regression import RegressionTask
 from mechicl.views.circuits_page import attention_figure, save_circuits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,10 +42,24 @@ LOOK = """<!DOCTYPE html><body style="margin: 0">
 <iframe style="border: 0; width: WIDTHpx; height: 800px" src="PAGE"></iframe>
 <pre id="seen"></pre><script>
 const frame = document.querySelector("iframe");
-frame.onload = () => setTimeout(() => {
+const pause = ms => new Promise(done => setTimeout(done, ms));
+// Each link of the contents: can the keyboard reach it, does following it lead there, how far below the top?
+const follow = async (page, link) => {
+  link.focus();
+  const reached = page.activeElement === link && link.tabIndex === 0;
+  link.click();
+  await pause(20);
+  const target = page.querySelector(link.hash), view = frame.contentWindow;
+  const left = page.documentElement.scrollHeight - view.innerHeight - view.scrollY;
+  return [link.hash, reached, view.location.hash, target.getBoundingClientRect().top, left];
+};
+frame.onload = () => setTimeout(async () => {
   const page = frame.contentDocument, size = e => [e.getBoundingClientRect().width, e.getBoundingClientRect().height];
   const shades = c => new Set(c.getContext("2d").getImageData(0, 0, c.width, c.height).data).size;
+  const followed = [];
+  for (const link of page.querySelectorAll("nav a, .up a")) followed.push(await follow(page, link));
   document.querySelector("#seen").textContent = JSON.stringify({
+    followed,
     failures: frame.contentWindow.failures,
     pictures: [...page.images].map(i => [i.complete && i.naturalWidth, ...size(i)]),
     canvases: [...page.querySelectorAll("canvas")].map(c => [...size(c), c.width && c.height ? shades(c) : 0]),
@@ -92,15 +109,18 @@ def attention(caption: str = "PD prime, PD target") -> Any:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A report with two head maps and attention to explore."""
+    """A report with an answer at the top, two head maps and attention to explore."""
     helpers = runpy.run_path(str(ANALYSES / "test_report.py"))
     head_map = runpy.run_path(str(ANALYSES / "made_up.py"))["made_up_head_map"]
     corpus = dative_corpus(design="factorial", primes_per_verb=2, targets_per_verb=2, verbs=list(helpers["PAST"]))
     with pytest.MonkeyPatch.context() as patch:
         priming = helpers["scored"](corpus, patch, effect=1.5, slope=0.6)
-        patch.setattr("mechicl.analyses.report.DOTS_PER_INCH", 40)
+        patch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 40)
+        task = RegressionTask(dim=2, n_demos=4)
+        table = compare_accounts(lambda x, y, query: y.mean(-1), task, n_contexts=40, n_orders=2, n_boot=200)
         page = write_report(
             tmp_path_factory.mktemp("report"),
+            opening=opening_section("toy", [table], []),
             priming=priming,
             ife=inverse_frequency_effect(priming, n_boot=200, n_permutations=200),
             heads=[head_map(effect="ife"), head_map("gated")],
@@ -125,11 +145,23 @@ def test_failures_are_noticed(look: Any) -> None:
 def test_the_report_shows_all_its_pictures_and_attention(look: Any, report: str, width: int) -> None:
     seen = look(report, width)
     assert seen["failures"] == [] and seen["asked"] == []
-    assert len(seen["pictures"]) == report.count("<img") == 11
+    assert len(seen["pictures"]) == report.count("<img") == 12
     assert all(natural > 100 and across > 150 and down > 100 for natural, across, down in seen["pictures"])
     assert seen["width"] <= width, "nothing but tables may need scrolling sideways"
     assert_attention_drawn(seen, figures=2)
     assert "There is nothing to localise" in seen["text"]
+
+
+@pytest.mark.parametrize("width", [LAPTOP, PHONE])
+def test_contents_lead_everywhere_by_click_and_key(look: Any, report: str, width: int) -> None:
+    followed = look(report, width)["followed"]
+    ids = [link for link, *_ in followed if link != "#contents"]
+    headings = re.findall(r'<h2 id="([^"]+)"', report)
+    assert ids == [f"#{name}" for name in ("answer", *headings)] and len(ids) == 12, "all chapters, in order"
+    assert [link for link, *_ in followed].count("#contents") == 10, "and back from each"
+    for link, reached, here, top, left in followed:
+        assert reached and here == link
+        assert abs(top) < 40 or left < 2 or link == "#contents", (link, top, left)
 
 
 def test_a_page_of_attention_alone_draws_it(look: Any, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def toy(monkeypatch):
         return np.random.default_rng(0).normal(size=len(contexts)) - 1
 
     facts = {"model": "toy", "n_params": 7}
-    monkeypatch.setattr("mechicl.analyses.report._pictures", lambda *results: [])
+    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
     monkeypatch.setattr(mechicl, "load", load, raising=False)
     monkeypatch.setattr("mechicl.analyses.priming.score", score)
     monkeypatch.setattr("mechicl.analyses.priming.wrap", lambda model: SimpleNamespace(facts=lambda: facts))
@@ -166,10 +166,11 @@ def test_the_same_warning_is_said_once(monkeypatch, capsys):
 def test_report_from_scores_to_page(toy, corpus, tmp_path, capsys):
     out = tmp_path / "out"
     asked = ["report", "--model", "some/model", "--corpus", corpus, "--out", str(out), "--dtype", "bfloat16"]
+    asked += ["--parts", "priming"]
     assert main(asked) == 0
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[0].startswith("Structural priming: ")
-    assert printed.out.splitlines()[1].startswith("Inverse frequency effect: ")
+    assert printed.out.splitlines()[0].startswith("Does it show structural priming? ")
+    assert printed.out.splitlines()[1].startswith("Does it show the inverse frequency effect? ")
     assert printed.out.splitlines()[2] == f"Report: {(out / 'index.html').resolve()}"
     assert "112 pairs of prime and target, 8 verbs" in printed.err
     page = unescape((out / "index.html").read_text(encoding="utf-8"))
@@ -185,7 +186,7 @@ def test_report_from_scores_to_page(toy, corpus, tmp_path, capsys):
 
 def test_report_goes_to_a_folder_named_after_the_model(toy, corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["report", "--model", "org/name: 1", "--corpus", corpus, "--quiet"]) == 0
+    assert main(["report", "--model", "org/name: 1", "--corpus", corpus, "--quiet", "--parts", "priming"]) == 0
     assert (tmp_path / "report" / "org-name-1" / "index.html").is_file()
 
 
@@ -235,11 +236,12 @@ def test_finding_no_head_is_a_result(located, corpus, tmp_path, kind, capsys):
 def test_a_report_says_heads_where_asked(located, corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = ["--model", "toy", "--corpus", corpus, "--quiet"]
-    assert main(["report", *asked]) == 0 and located.calls == []
-    assert main(["report", *asked, "--heads", "--overwrite"]) == 0
+    assert main(["report", *asked, "--parts", "priming"]) == 0 and located.calls == []
+    assert main(["report", *asked, "--parts", "heads", "--overwrite"]) == 0
     assert [effect for effect, _ in located.calls] == ["priming", "ife"]
+    assert len(located.toy.stores) == 2, "scored once a command"
     out = capsys.readouterr().out.splitlines()
-    assert out[-3:-1] == [made_up_head_map().verdict, made_up_head_map(effect="ife").verdict]
+    assert out[-3].startswith("Which heads drive structural priming? 4 of 270 heads. ")
     assert "Which heads drive structural priming?" in (tmp_path / "report" / "toy" / "index.html").read_text("utf-8")
     assert main(["heads", *asked]) == 0
     assert (tmp_path / "report" / "toy-heads" / "index.html").is_file(), "the other report stays"
@@ -279,10 +281,11 @@ def test_primelm_files_are_sampled_by_size(toy, tmp_path, monkeypatch, capsys):
 
 def test_an_interrupted_report_says_what_is_kept_and_goes_on(toy, corpus, tmp_path, capsys):
     asked = ["report", "--model", "toy", "--corpus", corpus, "--out", str(tmp_path / "out"), "--quiet"]
+    asked += ["--parts", "priming"]
     toy.stop = True
     assert main(asked) == 130
     err = capsys.readouterr().err
-    assert f"kept in {tmp_path / 'out' / 'scores'}" in err and "same command" in err and "Traceback" not in err
+    assert f"kept in {tmp_path / 'out'};" in err and "same command" in err and "Traceback" not in err
     assert not (tmp_path / "out" / "index.html").exists()
     toy.stop = False
     assert main(asked) == 0
@@ -452,5 +455,5 @@ def test_divergence_is_said_in_a_line(speakers, tmp_path, capsys):
 def test_too_few_verbs_for_the_account_are_refused_before_scoring(tmp_path, capsys):
     speaker_corpus(targets_per_verb=1, verbs=["gave", "sold", "sent"]).save(tmp_path / "corpus")
     asked = ["--model", str(organism_folder("delta-medium")), "--corpus", str(tmp_path / "corpus"), "--quiet"]
-    line = mistake(capsys, "report", "--gradient", *asked, "--out", str(tmp_path / "out"))
+    line = mistake(capsys, "report", "--parts", "gradient", *asked, "--out", str(tmp_path / "out"))
     assert "at least 4 are needed" in line and not (tmp_path / "out" / "scores").exists()

@@ -1,4 +1,4 @@
-"""`mechicl kernel` and `mechicl report --kernel`: all is checked before a model is loaded, kept when it is stopped."""
+"""`mechicl kernel`, alone and in a report: all is checked before a model is loaded, kept when it is stopped."""
 
 import json
 import re
@@ -159,7 +159,8 @@ def test_columns_and_few_rows_are_refused(toy: Any, table: Any, capsys: Any) -> 
     path = table(12)
     assert "has no column 'stars'" in mistake(capsys, "kernel", "--model", "toy", "--task", path, "--score", "stars")
     assert "the task has 12 rows" in mistake(capsys, "kernel", "--model", "toy", "--task", path)
-    assert "--task names the few-shot task" in mistake(capsys, "report", "--model", "toy", "--task", path)
+    line = mistake(capsys, "report", "--model", "toy", "--task", path, "--parts", "priming")
+    assert "--task is about kernel and accounts" in line
     assert toy.loaded == []
 
 
@@ -181,7 +182,7 @@ def test_a_report_says_it_where_asked(
         return np.random.default_rng(0).normal(size=len(contexts)) - 1
 
     facts = {"model": "toy", "n_params": 7}
-    monkeypatch.setattr("mechicl.analyses.report._pictures", lambda *results: [])
+    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
     monkeypatch.setattr("mechicl.analyses.priming.score", score)
     monkeypatch.setattr("mechicl.analyses.priming.wrap", lambda model: SimpleNamespace(facts=lambda: facts))
     verbs = ["give", "send", "show", "throw", "find", "make", "save", "draw"]
@@ -196,9 +197,9 @@ def test_a_report_says_it_where_asked(
         str(tmp_path / "out"),
         "--quiet",
     ]
-    assert main(asked) == 0 and toy.calls == []
-    assert main([*asked, "--kernel", "--size", "small", "--overwrite"]) == 0
-    assert capsys.readouterr().out.splitlines()[-2] == account.verdict
+    assert main([*asked, "--parts", "priming"]) == 0 and toy.calls == []
+    assert main([*asked, "--parts", "priming", "kernel", "--size", "small", "--overwrite"]) == 0
+    assert "Does it answer by a kernel regression over its demonstrations? " in capsys.readouterr().out.splitlines()[-2]
     assert toy.calls[0]["store"] == tmp_path / "out" / "kernel" and toy.calls[0]["parts"] == ACCOUNTED["small"]["parts"]
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "Does it show structural priming?" in page and "Does it answer by a kernel regression" in page

@@ -171,7 +171,7 @@ def test_every_command_line_parses() -> None:
         "report", "heads", "gradient", "kernel", "accounts", "train", "strategies", "ife", "models",
     }  # fmt: skip
     for words in lines:
-        if words[0] in ("report", "heads", "gradient", "kernel") and "--model" not in words:
+        if words[0] in ("report", "accounts", "heads", "gradient", "kernel") and "--model" not in words:
             words = [*words, "--model", "smollm2"]  # in a table only the command and what it is about
         tyro.cli(Command, args=words)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""`mechicl strategies` and `report --strategies`: shipped results are shown, runs measured; mistakes cost no time."""
+"""`mechicl strategies`, alone and in a report: shipped results are shown, runs measured; mistakes cost no time."""
 
 import json
 import runpy
@@ -132,8 +132,11 @@ def test_mistakes_are_found_before_any_model_runs(at_hand: Any, run: Path, tmp_p
         (("strategies", "--setting", "markov_chains", *to), "no results of 'markov_chains' come with this package"),
         ((*chosen, "--refits", "20"), "got --refits 20; expected 100 or more, or 0"),
         ((*chosen, "--held-out", "1"), "got --held-out 1; expected a share"),
-        (("report", "--model", "x", "--setting", "classification"), "--setting names the results of --strategies"),
-        (("report", "--model", "x", "--strategies", "--setting", "classification"), "no results of 'classification'"),
+        (
+            ("report", "--model", "x", "--parts", "heads", "--setting", "classification"),
+            "--setting is about strategies",
+        ),
+        (("report", "--model", "x", "--setting", "classification"), "no results of 'classification'"),
     ):
         assert message in mistake(capsys, *arguments)
     assert at_hand.calls == [] and not (tmp_path / "out").exists()
@@ -141,19 +144,15 @@ def test_mistakes_are_found_before_any_model_runs(at_hand: Any, run: Path, tmp_p
     assert "1 of 2 models lack checkpoints" in mistake(capsys, *chosen)
 
 
-def test_a_report_shows_shipped_results(
+def test_a_report_shows_shipped_results_as_those_of_other_models(
     at_hand: Any, account: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scoring and the page itself stand aside: what the page is given says it."""
-    seen: list[Any] = []
-
-    def write_report(folder: Path, *, more: Any, **parts: Any) -> Path:
-        seen.append([section.slug for section in more])
-        raise ValueError("enough")
-
-    monkeypatch.setattr("mechicl.analyses.report_command.measured", lambda *asked, **how: (None, None, None))
-    monkeypatch.setattr("mechicl.analyses.report.write_report", write_report)
-    asked = ["report", "--model", "x", "--size", "small", "--out", str(tmp_path / "out")]
-    assert main([*asked, "--strategies"]) == 2
-    assert main(asked) == 2
-    assert seen == [["strategies_balls_and_urns"], []]
+    """No model is loaded for them; the components come along."""
+    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
+    asked = ["report", "--model", "absent/model", "--parts", "strategies", "--out", str(tmp_path / "out")]
+    assert main(asked) == 0
+    page = unescape((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    others = "Of other models: transformers that were trained for this question on balls and urns"
+    assert page.count(others) == 4, "cards and sections of strategies and of parts"
+    assert 'id="strategies_balls_and_urns"' in page and 'id="components"' in page
+    assert "Rationally" in page and "2506.17859" in page, "how to cite"

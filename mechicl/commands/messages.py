@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mechicl.commands.options import Gradient, Heads, Ife, Kernel, Reporting
+from mechicl.commands.accounts import Accounts
+from mechicl.commands.options import Gradient, Heads, Ife, Kernel, Report, Reporting
 from mechicl.commands.strategies import Strategies
 from mechicl.commands.train import Train
 
@@ -16,7 +17,7 @@ from mechicl.commands.train import Train
 def report_folder(options: Reporting | Kernel) -> Path:
     """Where the report goes: as told, or report/ and the model's name made fit for a folder."""
     name = re.sub(r"[^\w.-]+", "-", options.model).strip("-.") or "model"
-    suffix = {Heads: "-heads", Gradient: "-gradient", Kernel: "-kernel"}.get(type(options), "")
+    suffix = {Heads: "-heads", Gradient: "-gradient", Kernel: "-kernel", Accounts: "-accounts"}.get(type(options), "")
     default = Path("report") / f"{name}{suffix}"
     return options.out if options.out is not None else default
 
@@ -27,15 +28,16 @@ def what_is_kept(command: Any) -> str:
         return "Checkpoints are kept; run the same command again and it goes on from there."
     if isinstance(command, Strategies):
         return "Nothing was written."
-    if isinstance(command, Kernel):
-        kept = report_folder(command) / "kernel"
-        what = f"Finished work is kept in {kept}; run the same command again and it goes on from there."
-        return what if kept.is_dir() else "Nothing was run yet."
+    goes_on = "run the same command again and it goes on from there."
+    if isinstance(command, Kernel | Accounts | Report):
+        folder = report_folder(command)
+        kept = folder / "kernel" if isinstance(command, Kernel) else folder
+        return f"Finished work is kept in {kept}; {goes_on}" if kept.is_dir() else "Nothing was run yet."
     store = report_folder(command) / "scores" if isinstance(command, Reporting) else getattr(command, "keep", None)
     if isinstance(command, Heads | Gradient) and store is not None and store.is_dir():
-        return f"Finished work is kept in {store.parent}; run the same command again and it goes on from there."
+        return f"Finished work is kept in {store.parent}; {goes_on}"
     if store is not None and store.is_dir():
-        return f"Finished scores are kept in {store}; run the same command again and it goes on from there."
+        return f"Finished scores are kept in {store}; {goes_on}"
     if isinstance(command, Ife) and command.model and store is None:
         return "Nothing was kept; with --keep FOLDER it would be."
     return "Nothing was scored yet."

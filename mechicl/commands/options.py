@@ -10,6 +10,8 @@ from mechicl.commands.train import SettingName
 
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 Size = Literal["small", "default", "paper"]
+Part = Literal["priming", "heads", "gradient", "kernel", "accounts", "strategies"]
+PARTS: tuple[Part, ...] = ("priming", "heads", "gradient", "kernel", "accounts", "strategies")
 
 # What `--size` means: of a generated corpus, how many pairs are drawn from a PrimeLM file (None: all), and on how many
 # pairs of either half heads are replaced.
@@ -81,20 +83,16 @@ class Reporting(Scoring):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Reporting):
-    """Score a corpus with a model and write a report: does it show structural priming and the IFE?"""
+    """By what mechanism does a model learn from its context? A dossier of all analyses, as one page."""
 
-    heads: bool = False
-    """Also say which attention heads drive either; takes many times as long."""
-    gradient: bool = False
-    """Also say whether learning in context goes like a gradient step; takes several times as long."""
-    kernel: bool = False
-    """Also say whether the model answers few-shot prompts by a kernel regression; takes several times as long."""
+    parts: tuple[Part, ...] | None = None
+    """Which analyses; by default all. Priming alone is done in minutes, heads and gradient take many times as long."""
     task: str | None = None
-    """With --kernel: the few-shot task (see `mechicl kernel --help`); by default sentiment."""
-    strategies: bool = False
-    """Also show what trained models say of memorising and generalising, from results that come with the package."""
+    """Of kernel and accounts: the few-shot task (see `mechicl kernel --help`); by default sentiment."""
+    demos: int = 8
+    """Of kernel and accounts: demonstrations in a prompt; by default 8. Fewer fit into short context windows."""
     setting: SettingName | None = None
-    """With --strategies: which mixture of tasks; by default balls_and_urns."""
+    """Of strategies: which mixture of tasks the shipped results are of; by default balls_and_urns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +206,7 @@ def read_corpus(options: Scoring) -> Any:
     if path is None:
         from mechicl.tasks.datives import dative_corpus
 
-        localised = isinstance(options, Heads) or (isinstance(options, Report) and options.heads)
+        localised = isinstance(options, Heads) or (isinstance(options, Report) and "heads" in (options.parts or PARTS))
         wanted = (GENERATED_FOR_HEADS if localised else GENERATED)[options.size]
         return dative_corpus(pronoun=options.pronoun, seed=options.seed, **wanted)
     if options.pronoun:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from markupsafe import Markup
 
+from mechicl.analyses.report_files import python_lines
 from mechicl.analyses.report_section import Drawing, Section
 from mechicl.analyses.section_report import write_sections
 from mechicl.views.circuits_page import CircuitsFigure
@@ -87,3 +89,38 @@ def test_what_would_collide_is_refused(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     with pytest.raises(ValueError, match="something else"):
         write_sections(tmp_path, [section()], title="T", subtitle="S", overwrite=True)
+
+
+def test_contents_name_every_chapter_once_in_the_pages_order(tmp_path: Path) -> None:
+    opening = section("answer", points=[("First account", "It explains .40 [.30, .50].")], frames={}, drawings=[])
+    text = write_sections(tmp_path, [section(), section("two")], title="T", subtitle="S", opening=opening).read_text()
+    (nav,) = re.findall(r"<nav.*?</nav>", text, re.DOTALL)
+    assert re.findall(r'href="#([^"]+)"', nav) == [
+        "answer", "analyses", "one", "two", "method", "caveats", "provenance", "cite", "reproduce",
+    ]  # fmt: skip
+    assert text.index("<dt>First account</dt>") < text.index('<h2 id="analyses">') < text.index('<h2 id="one">')
+    assert text.count("Is it answer?") == 1, "in the contents alone: the opening has no card"
+    assert text.count("Table of answer") == 1
+    assert text.index("Table of answer") < text.index("Table of one")
+
+
+def test_sections_of_other_models_and_warnings_stand_out(tmp_path: Path) -> None:
+    shown = section("two", about="Of others.", warnings=["Mind <this>."])
+    text = write_sections(tmp_path, [section(), shown], title="T", subtitle="S", level=0.9).read_text("utf-8")
+    assert text.count('<p class="about">Of others.</p>') == 2 and "90% intervals" in text
+    assert '<p class="warning">Mind &lt;this&gt;.</p>' in text
+
+
+def test_markup_of_our_own_stays_and_all_else_is_escaped(tmp_path: Path) -> None:
+    words = [("Ours", Markup("<i>L</i> (p = .034)")), ("Theirs", "<i>L</i>")]
+    text = write_sections(tmp_path, [section(method=words)], title="T", subtitle="S").read_text("utf-8")
+    assert "<i>L</i> (p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}.034)" in text and "&lt;i&gt;L&lt;/i&gt;" in text
+
+
+def test_lines_of_a_section_take_the_place_of_verdicts() -> None:
+    own = section(python=("from math import pi", "from mechicl.results import load", "x = pi"))
+    stand_in = section("two", results={"two": object()})
+    assert python_lines([own, stand_in]).splitlines() == [
+        "from math import pi", "from mechicl.results import load", "", "x = pi",
+        'print(load("results/two").verdict)',
+    ]  # fmt: skip

@@ -29,14 +29,14 @@ Page, words, scored = (report_tests[name] for name in ("Page", "words", "scored"
 @pytest.fixture(scope="module", autouse=True)
 def _small_pictures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mechicl.analyses.report.DOTS_PER_INCH", 30)
+        patch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 30)
         yield
 
 
 @pytest.fixture
 def bare(monkeypatch):
     """No pictures: they take most of the time."""
-    monkeypatch.setattr("mechicl.analyses.report._pictures", lambda *results: [])
+    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,9 @@ def test_the_page_holds_all_of_it_and_is_valid(page, on_page):
     ids = [attrs["id"] for _, attrs in read.tags if "id" in attrs]
     assert len(ids) == len(set(ids)) and {"heads_priming", "heads_ife"} <= set(ids)
     assert all(a["href"].removeprefix("#") in ids for a in read.all("a"))
-    assert text.count("Which heads drive structural priming?") == 2, "in the answers and as a heading"
+    headings = re.findall(r"<h[23] [^>]*>([^<]*)</h[23]>", page.read_text(encoding="utf-8"))
+    assert text.count("Which heads drive structural priming?") == 5, "contents, answers, section, method and caveats"
+    assert headings.count("Which heads drive structural priming?") == 3
     assert all(head_map.verdict in text for head_map in on_page)
     n_pictures = 3 + (2 + 4 + 2) + 2  # priming and IFE; map, curves, four heads, attention, circuit; map, curves
     assert len(read.all("img")) == n_pictures == len(list((page.parent / "pictures").glob("*.png")))
