@@ -33,9 +33,9 @@ def main() -> None:
         file = Path(str(importlib.import_module(name).__file__)).resolve()
         if not file.is_relative_to(home):
             sys.exit(f"{name} was imported from {file}, not from the wheel in {home}")
-    from mechicl.analyses import report
+    from mechicl.analyses import pages
 
-    if not (Path(report.__file__).parent / "templates" / "report.html.j2").is_file():
+    if not (Path(str(pages.__file__)).parent / "templates" / "report.html.j2").is_file():
         sys.exit("the wheel lacks the report's template")
     script = shutil.which("mechicl", path=str(home / "bin"))
     subprocess.run([str(script), "models"], check=True, stdout=subprocess.DEVNULL)

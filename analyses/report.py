@@ -1,6 +1,6 @@
 """A folder to open in a browser: does a model show priming and the inverse frequency effect, and by which heads?
 
-The page of `mechicl.analyses.section_report`, whose first sections are about priming.
+The page of `mechicl.analyses.pages.sections`, whose first sections are about priming.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import pandas as pd
 
 from mechicl.analyses.heads.map import HeadMap
 from mechicl.analyses.heads.report import head_sections
-from mechicl.analyses.report_folder import check_report_folder
-from mechicl.analyses.report_method import with_head_method
-from mechicl.analyses.report_priming import ife_section, priming_section
-from mechicl.analyses.report_section import Section
-from mechicl.analyses.section_report import write_sections
+from mechicl.analyses.pages.folder import check_report_folder
+from mechicl.analyses.pages.method import with_head_method
+from mechicl.analyses.pages.priming import ife_section, priming_section
+from mechicl.analyses.pages.section import Section
+from mechicl.analyses.pages.sections import write_sections
 from mechicl.views.circuits_page import CircuitsFigure
 
 __all__ = ["check_report_folder", "write_report"]

@@ -202,6 +202,6 @@ else:
 #
 # - `primed.save("runs/priming")` and `mechicl.results.load("runs/priming")` keep a result bit for bit, with the model's
 #   checksum, versions, seeds and options.
-# - `mechicl report --model smollm2` does all of this from the command line and writes a page to read in a browser.
+# - `mechicl report --model smollm2 --parts priming` does all of this from the command line and writes a page to read.
 # - `mechicl.load` takes any folder with a model and a tokenizer; `compare` in `mechicl.analyses.comparison` puts
 #   several models side by side.

@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(options: Report, arguments: Sequence[str]) -> None:
-    from mechicl.analyses.report_dossier import write_dossier
+    from mechicl.analyses.pages.dossier import write_dossier
 
     page, opening, sections = write_dossier(options, arguments, report_folder(options), say)
     if opening is not None:
@@ -93,7 +93,7 @@ def _report(options: Report, arguments: Sequence[str]) -> None:
 
 
 def _gradient(options: Gradient, arguments: Sequence[str]) -> None:
-    from mechicl.analyses.report_command import written
+    from mechicl.analyses.pages.command import written
 
     names = ("learning_rate", "steps", "optimizer", "parameters")
     page, _, found = written(options, arguments, (), {}, {name: getattr(options, name) for name in names})
@@ -129,7 +129,7 @@ def _heads(options: Heads, arguments: Sequence[str]) -> None:
     asked |= PATCHED[options.size] | {"n_candidates": options.candidates}
     if options.items is not None:
         asked["n_items"] = options.items
-    from mechicl.analyses.report_command import written
+    from mechicl.analyses.pages.command import written
 
     page, maps, _ = written(options, arguments, options.effect, asked)
     from mechicl.commands.heads import heads_as_json, heads_as_text
@@ -144,7 +144,7 @@ def _heads(options: Heads, arguments: Sequence[str]) -> None:
 
 def _ife(options: Ife, arguments: Sequence[str]) -> None:
     from mechicl.analyses.inverse_frequency import inverse_frequency_effect
-    from mechicl.analyses.report_command import measured
+    from mechicl.analyses.pages.command import measured
     from mechicl.commands.printing import as_json, as_text
 
     if (options.model is None) == (options.scores is None):

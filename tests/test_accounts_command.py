@@ -21,7 +21,7 @@ from mechicl.wording import with_interval
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures: they take most of the time."""
-    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
+    monkeypatch.setattr("mechicl.analyses.pages.sections.draw_all", lambda *drawings: [])
 
 
 def test_a_regressor_reads_its_own_task(tmp_path: Path, capsys: Any) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from mechicl.analyses.accounts import compare_accounts
 from mechicl.analyses.inverse_frequency import inverse_frequency_effect
+from mechicl.analyses.pages.opening import opening_section
 from mechicl.analyses.report import write_report
-from mechicl.analyses.report_opening import opening_section
 from mechicl.tasks.datives import dative_corpus
 from mechicl.tasks.regression import RegressionTask
 from mechicl.views.circuits_page import attention_figure, save_circuits
@@ -115,7 +115,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     corpus = dative_corpus(design="factorial", primes_per_verb=2, targets_per_verb=2, verbs=list(helpers["PAST"]))
     with pytest.MonkeyPatch.context() as patch:
         priming = helpers["scored"](corpus, patch, effect=1.5, slope=0.6)
-        patch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 40)
+        patch.setattr("mechicl.analyses.pages.sections.DOTS_PER_INCH", 40)
         task = RegressionTask(dim=2, n_demos=4)
         table = compare_accounts(lambda x, y, query: y.mean(-1), task, n_contexts=40, n_orders=2, n_boot=200)
         page = write_report(

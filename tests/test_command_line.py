@@ -58,7 +58,7 @@ def toy(monkeypatch):
         return np.random.default_rng(0).normal(size=len(contexts)) - 1
 
     facts = {"model": "toy", "n_params": 7}
-    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
+    monkeypatch.setattr("mechicl.analyses.pages.sections.draw_all", lambda *drawings: [])
     monkeypatch.setattr(mechicl, "load", load, raising=False)
     monkeypatch.setattr("mechicl.analyses.priming.score", score)
     monkeypatch.setattr("mechicl.analyses.priming.wrap", lambda model: SimpleNamespace(facts=lambda: facts))

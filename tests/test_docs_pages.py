@@ -11,7 +11,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ["Purpose", "Call", "What comes back", "How to read the picture", "Caveats", "Checked against", "Source"]
-NO_ANALYSES = {"read_run", "shipped_recovery", "shipped_strategies", "write_report"}  # data, results that come along, a page
+NO_ANALYSES = {
+    "read_run",
+    "shipped_recovery",
+    "shipped_strategies",
+    "write_report",
+}  # data, results that come along, a page
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 import mechicl
 from mechicl.__main__ import main
 from mechicl.analyses import finetuning, priming
-from mechicl.analyses.report_parts import MISSING, STEPS, Step, run_step
-from mechicl.analyses.report_section import Drawing, Section
-from mechicl.analyses.report_workbench import Workbench
+from mechicl.analyses.pages.parts import MISSING, STEPS, Step, run_step
+from mechicl.analyses.pages.section import Drawing, Section
+from mechicl.analyses.pages.workbench import Workbench
 from mechicl.commands.options import PARTS, Report
 from mechicl.organisms.shipped import organism_folder
 from mechicl.results import load
@@ -48,7 +48,7 @@ def dossier(tmp_path_factory: pytest.TempPathFactory) -> Any:
     asked += ["--out", str(folder / "out"), "--size", "small"]
     asked += ["--parts", *(part for part in PARTS if part not in ("heads", "strategies"))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 30)
+        patch.setattr("mechicl.analyses.pages.sections.DOTS_PER_INCH", 30)
         scored, stepped = counted(patch, priming, "measure_priming"), counted(patch, finetuning, "finetune_on_primes")
         assert main(asked) == 0
     return SimpleNamespace(
@@ -116,7 +116,7 @@ def test_a_second_run_takes_up_finished_work(dossier: Any, monkeypatch: pytest.M
         }
 
     kept = files()
-    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
+    monkeypatch.setattr("mechicl.analyses.pages.sections.draw_all", lambda *drawings: [])
     before = dossier.asked[: dossier.asked.index("--parts")]
     assert main([*before, "--parts", "priming", "gradient", "--overwrite"]) == 0
     assert kept and files() == kept

@@ -182,7 +182,7 @@ def test_a_report_says_it_where_asked(
         return np.random.default_rng(0).normal(size=len(contexts)) - 1
 
     facts = {"model": "toy", "n_params": 7}
-    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
+    monkeypatch.setattr("mechicl.analyses.pages.sections.draw_all", lambda *drawings: [])
     monkeypatch.setattr("mechicl.analyses.priming.score", score)
     monkeypatch.setattr("mechicl.analyses.priming.wrap", lambda model: SimpleNamespace(facts=lambda: facts))
     verbs = ["give", "send", "show", "throw", "find", "make", "save", "draw"]

@@ -70,9 +70,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def test_the_wheel_holds_every_module_and_nothing_else(wheel: set[str]) -> None:
     weights = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mechicl/organisms/weights").glob("*/*")}
     assert len({name.split("/")[3] for name in weights}) == 17
-    templates = {f"mechicl/analyses/templates/{name}.html.j2" for name in ("base", "macros", "report", "sections")}
+    names = ("macros.html", "priming.html", "report.html", "style.css")
+    templates = {f"mechicl/analyses/pages/templates/{name}.j2" for name in names}
     results = {f"mechicl/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "analyses").glob("*/results/*/*")}
-    assert {name.split("/")[4] for name in results} >= {"balls_and_urns", "classification"}
+    assert {name.split("/")[4] for name in results} >= {"balls_and_urns", "classification", "study"}
     data = {"mechicl/py.typed"} | templates | weights | results
     assert {name for name in wheel if ".dist-info/" not in name} == set(sources().values()) | data
 

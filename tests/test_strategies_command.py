@@ -148,7 +148,7 @@ def test_a_report_shows_shipped_results_as_those_of_other_models(
     at_hand: Any, account: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No model is loaded for them; the components come along."""
-    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
+    monkeypatch.setattr("mechicl.analyses.pages.sections.draw_all", lambda *drawings: [])
     asked = ["report", "--model", "absent/model", "--parts", "strategies", "--out", str(tmp_path / "out")]
     assert main(asked) == 0
     page = unescape((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))

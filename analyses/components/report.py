@@ -16,8 +16,8 @@ from mechicl.analyses.components.report_tables import (
     transplants_table,
 )
 from mechicl.analyses.components.words import card, curve_sentence, kernels_sentence
-from mechicl.analyses.report_content import option_words
-from mechicl.analyses.report_section import Drawing, Section
+from mechicl.analyses.pages.content import option_words
+from mechicl.analyses.pages.section import Drawing, Section
 
 if TYPE_CHECKING:
     from mechicl.analyses.components.account import StrategyComponents
@@ -37,7 +37,7 @@ FRAMES = {
 
 
 def components_section(found: StrategyComponents) -> Section:
-    """The section of `mechicl.analyses.section_report`."""
+    """The section of `mechicl.analyses.pages.sections`."""
     kind, verdict = card(found)
     tables = []
     if found.transplants is not None:

@@ -131,7 +131,7 @@ def card(found: Any) -> tuple[str, str]:
     if not first["low"] > 0 or not first["share"] > shuffled:
         return "none", "No part more than its change in random order"
     if first["share"] >= MOST:
-        return "yes", f"Mostly the {first['part']}"
+        return "yes", f"Mostly one part: {first['part']}"
     return "yes", f"No single part: {first['part']} and {second['part']} most"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mechicl.analyses.gradient.gradient_words import card, gradient_sentences
 from mechicl.analyses.implicit_gradient import ImplicitGradient
-from mechicl.analyses.report_content import option_words
-from mechicl.analyses.report_section import Drawing, Section
+from mechicl.analyses.pages.content import option_words
+from mechicl.analyses.pages.section import Drawing, Section
 from mechicl.wording import number, p_value, percent, with_interval
 
 SLUG = "gradient"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mechicl.analyses.heads import pictures
 from mechicl.analyses.heads.map import HeadMap
-from mechicl.analyses.report_section import Drawing
+from mechicl.analyses.pages.section import Drawing
 from mechicl.wording import percent
 
 SCATTERS = 4  # heads whose items are drawn

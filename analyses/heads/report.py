@@ -10,8 +10,8 @@ import pandas as pd
 from mechicl.analyses.heads.drawings import drawings_of
 from mechicl.analyses.heads.map import HeadMap
 from mechicl.analyses.heads.pictures import confirmed_rows
-from mechicl.analyses.report_content import option_words
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.content import option_words
+from mechicl.analyses.pages.section import Section
 from mechicl.wording import number, p_value, percent, with_interval
 
 FRAMES = {

@@ -15,7 +15,7 @@ FEWEST = 20  # different queries, of which half choose heads and kernels and hal
 
 def run_kernel(options: Kernel, arguments: Sequence[str], folder: Path, say: Callable[[str], None]) -> None:
     """Measure and report; print the verdict and the table of rebuilt answers."""
-    from mechicl.analyses.report_folder import check_report_folder
+    from mechicl.analyses.pages.folder import check_report_folder
 
     check_report_folder(folder, overwrite=options.overwrite)
     asked = account_options(read_task(options), options, say)
@@ -25,7 +25,7 @@ def run_kernel(options: Kernel, arguments: Sequence[str], folder: Path, say: Cal
         logging.disable_progress_bar()  # that of loading weights
     import mechicl
     from mechicl.analyses.kernels.report import kernel_section
-    from mechicl.analyses.section_report import write_sections
+    from mechicl.analyses.pages.sections import write_sections
     from mechicl.commands.kernel import kernel_as_json, kernel_as_text
 
     model = mechicl.load(options.model, device=options.device, dtype=options.dtype)

@@ -11,8 +11,8 @@ from mechicl.analyses.kernels.report_drawings import SLUG, kernel_drawings
 from mechicl.analyses.kernels.report_method import CAVEATS, method
 from mechicl.analyses.kernels.report_words import card, notes, paragraphs
 from mechicl.analyses.kernels.words import rebuilt_sentence
-from mechicl.analyses.report_content import option_words
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.content import option_words
+from mechicl.analyses.pages.section import Section
 
 if TYPE_CHECKING:
     from mechicl.analyses.kernel_account import KernelAccount
@@ -34,7 +34,7 @@ FRAMES = {
 
 
 def kernel_section(found: KernelAccount) -> Section:
-    """The section of `mechicl.analyses.report` and `mechicl.analyses.section_report`."""
+    """The section of `mechicl.analyses.report` and `mechicl.analyses.pages.sections`."""
     regression = found.regression
     kind, verdict = card(found)
     shown = [tables.rebuilt_table(regression), tables.heads_table(regression)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mechicl.analyses.report_section import Drawing
+from mechicl.analyses.pages.section import Drawing
 
 SLUG = "kernel"
 HALF = (5.4, 4.2)

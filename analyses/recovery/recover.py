@@ -28,7 +28,7 @@ from mechicl.analyses.recovery.study import COLUMNS, RecoveryStudy
 from mechicl.provenance import Provenance
 
 __all__ = ["KINDS", "RecoveryStudy", "recover_accounts", "shipped_recovery"]
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "study"
 LEVELS = (0.0, 0.1, 0.3, 1.0, 3.0)
 
 

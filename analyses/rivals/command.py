@@ -15,7 +15,7 @@ Loads = Callable[[], Any]
 
 def run_accounts(options: Accounts, arguments: Sequence[str], folder: Path, say: Callable[[str], None]) -> None:
     """Compare and report; print the verdict and the table of shares."""
-    from mechicl.analyses.report_folder import check_report_folder
+    from mechicl.analyses.pages.folder import check_report_folder
 
     check_report_folder(folder, overwrite=options.overwrite)
     kind, task, loads = chosen(options)
@@ -25,10 +25,10 @@ def run_accounts(options: Accounts, arguments: Sequence[str], folder: Path, say:
 
         logging.disable_progress_bar()  # that of loading weights
     from mechicl.analyses.accounts import compare_accounts
+    from mechicl.analyses.pages.sections import write_sections
     from mechicl.analyses.report import moment
     from mechicl.analyses.rivals.report import accounts_section
     from mechicl.analyses.rivals.report_words import titled
-    from mechicl.analyses.section_report import write_sections
 
     model = loads()
     store = None if kind == "numeric" else folder / ("accounts" if kind == "few-shot" else "")

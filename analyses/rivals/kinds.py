@@ -6,10 +6,11 @@ What a kind needs is imported when it is asked for: urns need no tokenizer, and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mechicl.accounts.account import Account
@@ -25,6 +26,7 @@ from mechicl.tasks.urns import UrnTask
 
 STRATEGIES = ("generalising", "memorising", "mixture of strategies")
 DESCENT = "gradient descent"
+SIZES = ("dim", "n_demos", "n_pairs", "context", "diversity")
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,16 @@ class Kind:
         return wrap(model).facts() if is_transformer else facts_of(model)
 
     def words(self, task: Any) -> str:
-        """The task in a few words."""
+        """The task in a few words: its name, or its sizes and what was chosen of it."""
         name = getattr(task, "name", None)
-        return str(name) if name else f"{self.name}: {task}"
+        if name:
+            return str(name)
+        chosen = [
+            f"{one.name} {getattr(task, one.name)}"
+            for one in fields(task)
+            if np.ndim(getattr(task, one.name)) == 0 and (one.name in SIZES or getattr(task, one.name) != one.default)
+        ]
+        return f"{self.name}: {', '.join(chosen)}".replace("_", " ")
 
 
 NUMERIC = ("numeric", "read_numeric")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mechicl.analyses.report_content import option_words
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.content import option_words
+from mechicl.analyses.pages.section import Section
 from mechicl.analyses.rivals.report_drawings import account_drawings, shares_drawing
 from mechicl.analyses.rivals.report_method import CAVEATS, SOURCES, method
 from mechicl.analyses.rivals.report_words import accounts_slug, capital, card, task_words, titled
@@ -35,7 +35,7 @@ FAMILY_NAMES = {
 
 
 def accounts_section(found: AccountTable, *, shares: bool = True) -> Section:
-    """The section of `mechicl.analyses.section_report`; ``shares``: with the table and picture of all shares, which a
+    """The section of `mechicl.analyses.pages.sections`; ``shares``: with the table and picture of all shares, which a
     page may show above instead."""
     slug = accounts_slug(found)
     tables = [shares_table(found)] if shares else []

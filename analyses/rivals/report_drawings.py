@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mechicl.analyses.report_section import Drawing
+from mechicl.analyses.pages.section import Drawing
 from mechicl.analyses.rivals.report_words import titled
 
 if TYPE_CHECKING:

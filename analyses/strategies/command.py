@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.section import Section
 from mechicl.commands.strategies import DEFAULT, Strategies, strategies_folder
 from mechicl.resampling import MIN_BOOT
 
 
 def run_strategies(options: Strategies, arguments: Sequence[str], say: Callable[[str], None]) -> None:
     """Measure, or read shipped results, and report; print the verdict and the table of measures."""
-    from mechicl.analyses.report_folder import check_report_folder
+    from mechicl.analyses.pages.folder import check_report_folder
 
     setting = asked_setting(options)
     folder = strategies_folder(options, setting)
@@ -25,7 +25,7 @@ def run_strategies(options: Strategies, arguments: Sequence[str], say: Callable[
         found = shipped_strategies(setting)
     else:
         found = measured_account(options, say)
-    from mechicl.analyses.section_report import write_sections
+    from mechicl.analyses.pages.sections import write_sections
     from mechicl.analyses.strategies.report import strategies_section
     from mechicl.analyses.strategies.report_words import subtitle, title
     from mechicl.commands.strategies import strategies_as_json, strategies_as_text

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mechicl.analyses.report_content import option_words
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.content import option_words
+from mechicl.analyses.pages.section import Section
 from mechicl.analyses.strategies.report_drawings import strategy_drawings
 from mechicl.analyses.strategies.report_method import CAVEATS, method
 from mechicl.analyses.strategies.report_tables import all_tables
@@ -35,7 +35,7 @@ FRAMES = {
 
 
 def strategies_section(found: StrategyAccount) -> Section:
-    """The section of `mechicl.analyses.report` and `mechicl.analyses.section_report`, one a setting."""
+    """The section of `mechicl.analyses.report` and `mechicl.analyses.pages.sections`, one a setting."""
     slug = f"strategies_{found.setting}"
     kind, verdict = card(found)
     name = setting_words(found.setting)

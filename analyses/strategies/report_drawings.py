@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from mechicl.analyses.report_section import Drawing
+from mechicl.analyses.pages.section import Drawing
 from mechicl.analyses.strategies.words_shared import unit_of
 from mechicl.analyses.strategies.words_transience import turning_points
 from mechicl.strategies.vector_field import strategy_field

@@ -60,7 +60,8 @@ def plot_faithfulness_of_kernels(
         ax.set_ylim(len(sets) - 0.5, -0.6 - 0.75 * min(len(shown) / 2, 1))  # the first set on top, the legend above it
         ax.set_xlim(max(-1.05, ax.get_xlim()[0]), max(1.05, ax.get_xlim()[1]))
         ax.set_xlabel(f"{measure.capitalize()} (0: {reference} attention, 1: the clean run)")
-        ax.legend(loc="upper left", borderaxespad=0.2)
+        if shown:  # at least one condition has a mark
+            ax.legend(loc="upper left", borderaxespad=0.2)
     return ax
 
 

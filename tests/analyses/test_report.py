@@ -58,14 +58,14 @@ def scored(corpus, monkeypatch, *, effect, slope, salt=""):
 @pytest.fixture(scope="module", autouse=True)
 def _small_pictures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 50)
+        patch.setattr("mechicl.analyses.pages.sections.DOTS_PER_INCH", 50)
         yield
 
 
 @pytest.fixture
 def bare(monkeypatch):
     """No pictures: they take most of the time."""
-    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
+    monkeypatch.setattr("mechicl.analyses.pages.sections.draw_all", lambda *drawings: [])
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +303,7 @@ def test_a_failure_half_way_leaves_the_old_report(strong, null, bare, tmp_path, 
     def fail(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mechicl.analyses.section_report._render", fail)
+    monkeypatch.setattr("mechicl.analyses.pages.sections._render", fail)
     with pytest.raises(KeyboardInterrupt):
         write_report(tmp_path, priming=null[0], ife=null[1], overwrite=True)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before

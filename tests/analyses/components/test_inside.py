@@ -16,7 +16,7 @@ from mechicl.analyses.components.held_out import HeldOut
 from mechicl.analyses.components.report import components_section, kernels_section
 from mechicl.analyses.components.training_kernels import KernelsInTraining
 from mechicl.analyses.components.words import card, components_verdict, transplants_sentence
-from mechicl.analyses.section_report import write_sections
+from mechicl.analyses.pages.sections import write_sections
 from mechicl.organisms.grid.points import GridPoint
 from mechicl.organisms.grid.store import read_checkpoint
 from mechicl.provenance import Provenance
@@ -106,7 +106,10 @@ def test_words_hold_for_null_results(found: StrategyComponents) -> None:
     clear.loc[clear["donor"] == "change shuffled", "share"] = 0.1
     clear.loc[clear["direction"] == "all orders", ["share", "low", "high"]] = [0.01, 0.0, 0.02]
     clear.loc[mine, ["share", "low", "high"]] = [0.7, 0.6, 0.8]
-    assert card(replace(found, transplants=replace(found.transplants, frame=clear))) == ("yes", "Mostly the MLP out")
+    assert card(replace(found, transplants=replace(found.transplants, frame=clear))) == (
+        "yes",
+        "Mostly one part: MLP out",
+    )
 
 
 def test_pictures_show_the_numbers(found: StrategyComponents) -> None:

@@ -29,14 +29,14 @@ Page, words, scored = (report_tests[name] for name in ("Page", "words", "scored"
 @pytest.fixture(scope="module", autouse=True)
 def _small_pictures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 30)
+        patch.setattr("mechicl.analyses.pages.sections.DOTS_PER_INCH", 30)
         yield
 
 
 @pytest.fixture
 def bare(monkeypatch):
     """No pictures: they take most of the time."""
-    monkeypatch.setattr("mechicl.analyses.section_report.draw_all", lambda *drawings: [])
+    monkeypatch.setattr("mechicl.analyses.pages.sections.draw_all", lambda *drawings: [])
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from mechicl.analyses.kernel_account import account_prompts, measure_kernel_acco
 from mechicl.analyses.kernels.report import kernel_section
 from mechicl.analyses.kernels.report_words import card
 from mechicl.analyses.kernels.viewer import plot_prompt, show_demonstrations, show_kernel_heads
-from mechicl.analyses.section_report import write_sections
+from mechicl.analyses.pages.sections import write_sections
 from mechicl.organisms.kernel_model import planted_kernel
 from mechicl.results import load
 from mechicl.untrained import shuffled_weights
@@ -41,7 +41,7 @@ def account(planted: Any) -> Any:
 @pytest.fixture(scope="module")
 def page(account: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 40)
+        patch.setattr("mechicl.analyses.pages.sections.DOTS_PER_INCH", 40)
         return write_sections(
             tmp_path_factory.mktemp("report"), [kernel_section(account)], title="A <title>", subtitle="planted",
             command="mechicl kernel --model x",

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from mechicl.analyses.accounts import AccountTable, compare_accounts
-from mechicl.analyses.report_opening import opening_section, question
-from mechicl.analyses.report_parts import MISSING
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.opening import opening_section, question
+from mechicl.analyses.pages.parts import MISSING
+from mechicl.analyses.pages.section import Section
+from mechicl.analyses.pages.sections import write_sections
 from mechicl.analyses.rivals.report import accounts_section, mechanisms_table, shares_table, truth_table
 from mechicl.analyses.rivals.report_words import accounts_slug, card, family_words, task_words, titled, without_numbers
-from mechicl.analyses.section_report import write_sections
 from mechicl.results import load
 from mechicl.tasks.regression import RegressionTask
 from mechicl.wording import with_interval
@@ -70,7 +70,7 @@ def test_where_there_is_nothing_to_explain_none_is_named(null: AccountTable) -> 
 def test_a_page_of_accounts_is_whole_and_its_result_reloads(
     found: AccountTable, null: AccountTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 30)
+    monkeypatch.setattr("mechicl.analyses.pages.sections.DOTS_PER_INCH", 30)
     for one, folder in ((found, tmp_path / "found"), (null, tmp_path / "null")):
         page = write_sections(folder, [accounts_section(one)], title="T", subtitle="S").read_text("utf-8")
         assert "nan" not in re.sub(r"data:image[^\"]*", "", page).lower().split()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mechicl.analyses.section_report import write_sections
+from mechicl.analyses.pages.sections import write_sections
 from mechicl.analyses.strategies import shipped
 from mechicl.analyses.strategies.account import StrategyAccount, measure_strategies, readings_data
 from mechicl.analyses.strategies.report import strategies_section
@@ -43,7 +43,7 @@ def regression() -> Any:
 @pytest.fixture(scope="module")
 def page(account: Any, regression: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 30)
+        patch.setattr("mechicl.analyses.pages.sections.DOTS_PER_INCH", 30)
         sections = [strategies_section(account), strategies_section(regression)]
         return write_sections(
             tmp_path_factory.mktemp("report"), sections, title=title(account), subtitle=subtitle(account)

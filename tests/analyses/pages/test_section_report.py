@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from markupsafe import Markup
 
-from mechicl.analyses.report_files import python_lines
-from mechicl.analyses.report_section import Drawing, Section
-from mechicl.analyses.section_report import write_sections
+from mechicl.analyses.pages.files import python_lines
+from mechicl.analyses.pages.section import Drawing, Section
+from mechicl.analyses.pages.sections import write_sections
 from mechicl.views.circuits_page import CircuitsFigure
 
 
@@ -33,7 +33,7 @@ def section(slug: str = "one", **changes: Any) -> Section:
 
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mechicl.analyses.section_report.DOTS_PER_INCH", 40)
+    monkeypatch.setattr("mechicl.analyses.pages.sections.DOTS_PER_INCH", 40)
 
 
 def test_all_of_every_section_is_there_in_order(tmp_path: Path) -> None:

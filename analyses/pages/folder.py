@@ -17,8 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from mechicl.analyses.report_files import write_frames
-from mechicl.analyses.report_section import Drawing, Section
+from mechicl.analyses.pages.files import write_frames
+from mechicl.analyses.pages.section import Drawing, Section
 from mechicl.views import STYLE
 
 MARKER = '<meta name="generator" content="mechicl">'

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from mechicl.analyses.heads.map import HeadMap
-from mechicl.analyses.report_content import has_neutral
-from mechicl.analyses.report_folder import page_template
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.content import has_neutral
+from mechicl.analyses.pages.folder import page_template
+from mechicl.analyses.pages.section import Section
 from mechicl.wording import number, percent
 
 GLOSS = ("“A doctor brought a file to a guest.”", "“A doctor brought a guest a file.”")  # prepositional, double object

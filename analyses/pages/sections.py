@@ -12,9 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mechicl.analyses.report_content import model_rows, option_words
-from mechicl.analyses.report_files import files_beside, python_lines
-from mechicl.analyses.report_folder import (
+from mechicl.analyses.pages.content import model_rows, option_words
+from mechicl.analyses.pages.files import files_beside, python_lines
+from mechicl.analyses.pages.folder import (
     DOTS_PER_INCH,
     check_report_folder,
     draw_all,
@@ -23,8 +23,8 @@ from mechicl.analyses.report_folder import (
     section_drawings,
     write_folder,
 )
-from mechicl.analyses.report_section import Section
-from mechicl.analyses.report_sources import bibtex, citations
+from mechicl.analyses.pages.section import Section
+from mechicl.analyses.pages.sources import bibtex, citations
 from mechicl.views.circuits_page import CircuitsFigure, _fragment
 from mechicl.wording import percent
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from unicodedata import normalize
 
 from mechicl import __version__
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.section import Section
 
 # key: title, authors, year, arXiv number
 PAPERS: dict[str, tuple[str, str, int, str]] = {

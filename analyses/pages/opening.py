@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mechicl.analyses.report_parts import MISSING
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.parts import MISSING
+from mechicl.analyses.pages.section import Section
 from mechicl.analyses.rivals.report import shares_table
 from mechicl.analyses.rivals.report_drawings import shares_drawing
 from mechicl.analyses.rivals.report_words import accounts_slug, family_words, without_numbers

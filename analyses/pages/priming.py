@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mechicl.analyses import report_content as content
-from mechicl.analyses import report_method as method
-from mechicl.analyses.report_section import Drawing, Section
+from mechicl.analyses.pages import content as content
+from mechicl.analyses.pages import method as method
+from mechicl.analyses.pages.section import Drawing, Section
 from mechicl.views import plot_forest, plot_ife_scatter, plot_verb_effects
 from mechicl.wording import percent
 

@@ -30,7 +30,7 @@ class Section:
     rows), drawings: the section itself. method, caveats: (title, text) pairs for the chapters of these names; a text
     may be `markupsafe.Markup`. frames: name -> (frame, what it holds), written as CSV; results: name -> result, saved;
     python: lines that take them up again, by default such that print their verdicts. provenance: rows. sources: keys of
-    `mechicl.analyses.report_sources.PAPERS`, beyond those that go with the slug.
+    `mechicl.analyses.pages.sources.PAPERS`, beyond those that go with the slug.
     """
 
     slug: str

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mechicl.analyses.heads.report import head_sections
-from mechicl.analyses.report_folder import check_report_folder
-from mechicl.analyses.report_method import with_head_method
-from mechicl.analyses.report_opening import opening_section, question
-from mechicl.analyses.report_parts import MISSING, STEPS, attention_figures, missing_section, run_step
-from mechicl.analyses.report_section import Section
-from mechicl.analyses.report_workbench import Workbench
-from mechicl.analyses.section_report import write_sections
+from mechicl.analyses.pages.folder import check_report_folder
+from mechicl.analyses.pages.method import with_head_method
+from mechicl.analyses.pages.opening import opening_section, question
+from mechicl.analyses.pages.parts import MISSING, STEPS, attention_figures, missing_section, run_step
+from mechicl.analyses.pages.section import Section
+from mechicl.analyses.pages.sections import write_sections
+from mechicl.analyses.pages.workbench import Workbench
 from mechicl.commands.options import PARTS, Kernel, Report, read_corpus
 
 ON_PRIMING = ("priming", "heads", "gradient", "accounts")  # parts that read the corpus

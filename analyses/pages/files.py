@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mechicl.analyses.report_section import Section
+from mechicl.analyses.pages.section import Section
 
 BESIDE = {
     "corpus": "the corpus, for mechicl.tasks.corpus.load_corpus",

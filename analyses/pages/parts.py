@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mechicl.analyses.report_section import Drawing, Section
-from mechicl.analyses.report_workbench import FAILURES, Workbench
+from mechicl.analyses.pages.section import Drawing, Section
+from mechicl.analyses.pages.workbench import FAILURES, Workbench
 from mechicl.analyses.strategies.words_shared import setting_words
 from mechicl.commands.strategies import DEFAULT
 
@@ -79,13 +79,13 @@ def _reason(error: Exception) -> str:
 
 
 def _priming(bench: Workbench) -> list[Section]:
-    from mechicl.analyses.report_priming import priming_section
+    from mechicl.analyses.pages.priming import priming_section
 
     return [priming_section(bench.priming())]
 
 
 def _ife(bench: Workbench) -> list[Section]:
-    from mechicl.analyses.report_priming import ife_section
+    from mechicl.analyses.pages.priming import ife_section
 
     return [ife_section(bench.priming(), bench.ife())]
 

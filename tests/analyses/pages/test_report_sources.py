@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from mechicl.analyses.report_section import Section
-from mechicl.analyses.report_sources import BEHIND, PAPERS, bibtex, citations, papers_behind
+from mechicl.analyses.pages.section import Section
+from mechicl.analyses.pages.sources import BEHIND, PAPERS, bibtex, citations, papers_behind
 
 KERNEL = ("han2023kernel",)
 
