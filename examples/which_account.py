@@ -133,9 +133,11 @@ for planted in (planted_ife(seed=1), planted_priming(seed=1)):
 
 # %%
 model = mechicl.load("smollm2")
-verbs = ["give", "send", "show", "sell", "hand", "lend", "throw", "mail"][: 4 if SMALL else 8]
-corpus = dative_corpus(verbs=verbs, targets_per_verb=1 if SMALL else 4, seed=0)
-priming = compare_accounts(model, corpus, n_contexts=None, progress=False)
+verbs = ["give", "send", "sell", "make", "bring", "show", "throw", "get", "buy", "draw", "promise", "find"]
+corpus = dative_corpus(
+    verbs=verbs[: 4 if SMALL else 12], design="factorial", primes_per_verb=4, targets_per_verb=2, seed=0
+)
+priming = compare_accounts(model, corpus, n_contexts=40 if SMALL else 200, progress=False)
 print(priming.verdict)
 priming.plot()
 

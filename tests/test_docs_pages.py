@@ -82,12 +82,13 @@ def test_every_page_has_all_sections(made: ModuleType) -> None:
 def test_links_lead_somewhere(made: ModuleType) -> None:
     for name, text in made.pages().items():
         targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
-        missing = [target for target in targets if not ((ROOT / name).parent / target).exists()]
+        missing = [target for target in targets if not ((ROOT / name).parent / target.partition("#")[0]).exists()]
         assert targets and missing == [], name
 
 
 def test_no_page_is_read_as_html_or_emphasis(made: ModuleType) -> None:
-    for name, text in made.pages().items():
+    whole = {name: text for name, text in made.pages().items() if name != made.README}  # of which but a table is made
+    for name, text in whole.items():
         prose = re.sub(
             r"^```.*?^```$|`[^`\n]+`|^<!--.*?-->$|\]\([^)\s]+\)", "code", text, flags=re.MULTILINE | re.DOTALL
         )

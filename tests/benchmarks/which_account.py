@@ -51,7 +51,7 @@ def of_texts(
 ) -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
     """Priming and few-shot tasks of a language model."""
     model = mechicl.load(name)
-    corpus = dative_corpus(design="factorial", primes_per_verb=2, targets_per_verb=6, seed=0)  # few primes to step on
+    corpus = dative_corpus(design="factorial", primes_per_verb=4, targets_per_verb=6, seed=0)  # few primes to step on
     yield "priming", model, corpus, {"n_contexts": n_pairs, "store": store and store / "priming"}
     tasks = {"sentiment": load_task("sentiment")}
     if (DATA / "movie_reviews.tsv").is_file():
