@@ -62,8 +62,8 @@ linear.plot()
 # with one number more; of accounts that are not told apart the one with fewer numbers is preferred. Kernel regression
 # gets half of the way: a dot product of inputs is not far from what one step weighs labels by.
 #
-# How good are its answers? Here are errors against the right ones. The exact posterior mean ("generalising") makes none,
-# for there is no noise. The model is far from it: it is not a good regressor, it is a good *gradient step*.
+# How good are its answers? Here are errors against the right ones. The posterior mean ("generalising") makes none, for
+# there is no noise. The model is far from it: it is not a good regressor, it is a good *gradient step*.
 
 # %%
 print(linear.truth.round(3).to_string(index=False))

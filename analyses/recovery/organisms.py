@@ -98,7 +98,7 @@ def plus_organism(rng: np.random.Generator) -> Organism:
 
 def gaussian_organism(rng: np.random.Generator) -> Organism:
     """A Gaussian kernel in softmax attention."""
-    from mechicl.organisms.kernel_regressor import kernel_regressor
+    from mechicl.organisms.softmax_kernel import kernel_regressor
 
     task, _ = _regression(rng, (2, 6), (0.0, 0.3))
     bandwidth = float(rng.uniform(0.15, 0.5) * np.sqrt(2 * task.dim))
@@ -108,7 +108,7 @@ def gaussian_organism(rng: np.random.Generator) -> Organism:
 
 def product_organism(rng: np.random.Generator) -> Organism:
     """A dot-product kernel in softmax attention."""
-    from mechicl.organisms.kernel_regressor import kernel_regressor
+    from mechicl.organisms.softmax_kernel import kernel_regressor
 
     task, _ = _regression(rng, (2, 6), (0.0, 0.3))
     temperature = float(rng.uniform(0.3, 2.0) * np.sqrt(task.dim))

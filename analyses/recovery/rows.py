@@ -28,7 +28,7 @@ LEVEL = 0.95
 # What rows depend on, by the beginnings of file names: not what texts need, nor how results are drawn and told.
 CODE = {
     Path(accounts.__file__).parent: ("account", "contexts", "dist", "draws", "fit", "judg", "priming", "regr", "share"),
-    Path(rivals.__file__).parent: ("numeric.", "numeric_models", "other_primes", "priming_readings"),
+    Path(rivals.__file__).parent: ("numeric.", "numeric_models", "prime_ceiling", "priming_readings"),
     Path(__file__).parent: ("organisms", "priming", "rows", "urns"),
 }
 

@@ -117,7 +117,7 @@ class Kind:
 
 
 NUMERIC = ("numeric", "read_numeric")
-INSIDE = ("numeric_mechanisms", "numeric_mechanisms")
+INSIDE = ("inside_numeric", "numeric_mechanisms")
 KINDS = (
     Kind(
         "regression", (RegressionTask, PooledRegressionTask), "regression", "regression_accounts", NUMERIC, INSIDE,
@@ -136,13 +136,13 @@ KINDS = (
     ),
     Kind(
         "few-shot", (FewShotTask,), "labels", "label_accounts", ("fewshot.readings", "read_fewshot"),
-        ("fewshot.mechanisms", "mechanisms_beside"), "constant",
+        ("fewshot.inside", "mechanisms_beside"), "constant",
         ("constant", "uniform", "label frequency", "copy last", "gradient step", "kernel of the inputs",
          "attention of one head", "prior and label frequency", "prior alone"),
     ),
     Kind(
         "priming", (PrimingCorpus,), "priming", "priming_accounts", ("priming_readings", "read_priming"),
-        ("priming_mechanisms", "mechanisms_beside"), "no priming",
+        ("inside_priming", "mechanisms_beside"), "no priming",
         ("no priming", "always the same answer", "gradient step", "delta rule", "constant boost",
          "count-based adaptation"),
     ),

@@ -7,8 +7,8 @@ under the model's own.
 
 **Ceiling.** One prime has no order. What accounts other than the gradient step cannot know are the prime's words
 besides its verb, so the ceiling is how far the model moves the target alike after other primes of that verb and form
-(`mechicl.analyses.rivals.other_primes`): prediction k is base + (L_k - base_k), with L_k after prime k and base_k after
-its neutral text, the given prime first. The gradient step knows all words of the prime and may come nearer than this.
+(`mechicl.analyses.rivals.prime_ceiling`): prediction k is base + (L_k - base_k), L_k after prime k and base_k after its
+neutral text, the given prime first. The gradient step knows all words of the prime and may come nearer than this.
 Where a corpus has no other prime for some pair, there are no orders: the ceiling is then 0, and shares count what the
 words do as unexplained.
 
@@ -33,7 +33,7 @@ from mechicl.accounts.priming import PrimeExamples
 from mechicl.analyses.finetuning import FinetunedPriming, check_steps, finetune_on_primes
 from mechicl.analyses.gradient.first_order import first_order_rate
 from mechicl.analyses.priming import PrimingResult, measure_priming
-from mechicl.analyses.rivals.other_primes import moved_by_others, other_primes
+from mechicl.analyses.rivals.prime_ceiling import moved_by_others, other_primes
 from mechicl.hooks.wrapper import WrappedModel, wrap
 from mechicl.tasks.corpus import PrimingCorpus
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mechicl.organisms.kernel_regressor import kernel_regressor
+from mechicl.organisms.softmax_kernel import kernel_regressor
 from mechicl.predictors.kernels import dot_log_kernel, nadaraya_watson, rbf_log_kernel
 from mechicl.tasks.regression import RegressionTask
 

@@ -12,7 +12,7 @@ import pytest
 
 from mechicl.analyses.heads.map import HeadMap
 from mechicl.analyses.implicit_gradient import ImplicitGradient, measure_implicit_gradient
-from mechicl.analyses.rivals.priming_mechanisms import COLUMNS, mechanisms_beside, priming_mechanisms
+from mechicl.analyses.rivals.inside_priming import COLUMNS, mechanisms_beside, priming_mechanisms
 from mechicl.organisms.shipped import load_organism
 from mechicl.tasks.speaker_pairs import speaker_corpus
 

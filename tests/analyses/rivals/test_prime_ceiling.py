@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mechicl.analyses.priming import measure_priming
-from mechicl.analyses.rivals.other_primes import moved_by_others, other_primes
+from mechicl.analyses.rivals.prime_ceiling import moved_by_others, other_primes
 from mechicl.hooks.wrapper import wrap
 from mechicl.organisms.planted import planted_ife
 from mechicl.organisms.planted_language import planted_corpus

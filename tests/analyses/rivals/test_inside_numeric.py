@@ -10,10 +10,10 @@ from scipy.special import expit
 from mechicl.accounts.classes import class_accounts
 from mechicl.accounts.judging import judge_accounts
 from mechicl.accounts.regression import regression_accounts
-from mechicl.analyses.rivals import attention_mechanisms
-from mechicl.analyses.rivals.attention_mechanisms import attention_kernels, replaced_attention
+from mechicl.analyses.rivals import inside_attention
+from mechicl.analyses.rivals.inside_attention import attention_kernels, replaced_attention
+from mechicl.analyses.rivals.inside_numeric import COLUMNS, account_slopes, numeric_mechanisms
 from mechicl.analyses.rivals.numeric import read_numeric
-from mechicl.analyses.rivals.numeric_mechanisms import COLUMNS, account_slopes, numeric_mechanisms
 from mechicl.organisms import load_classifier
 from mechicl.organisms.classification_recipes import find_classifier
 from mechicl.organisms.gradient_constructions import descending_transformer
@@ -104,7 +104,7 @@ def test_a_heads_own_weights_change_nothing(classifier, monkeypatch):
         return found / found.sum(-1, keepdims=True)
 
     monkeypatch.setattr(
-        attention_mechanisms, "_givers", lambda examples, fitted: {"own": own, "trivial": attention_mechanisms._trivial}
+        inside_attention, "_givers", lambda examples, fitted: {"own": own, "trivial": inside_attention._trivial}
     )
     rows = {row["account"]: row for row in replaced_attention(model, contexts, {}, **QUICK)}
     assert rows["own"]["estimate"] == pytest.approx(1, abs=1e-6)

@@ -33,7 +33,7 @@ from mechicl.accounts.draws import draw_accounts
 from mechicl.accounts.fitting import fit_account
 from mechicl.accounts.regression import RegressionExamples, regression_accounts
 from mechicl.analyses.algorithms.regressor_calls import slopes, untrained_of
-from mechicl.analyses.rivals.attention_mechanisms import attention_kernels, replaced_attention
+from mechicl.analyses.rivals.inside_attention import attention_kernels, replaced_attention
 from mechicl.analyses.updates.dual_intervals import ratio_intervals
 from mechicl.tasks.regression import Regressions
 

@@ -10,7 +10,7 @@ import pytest
 
 from mechicl.analyses.kernel_account import KernelAccount, measure_kernel_account
 from mechicl.analyses.resemblance.gradient_comparison import GradientComparison, compare_to_gradient
-from mechicl.analyses.rivals.fewshot.mechanisms import COLUMNS, fewshot_mechanisms, mechanisms_beside
+from mechicl.analyses.rivals.fewshot.inside import COLUMNS, fewshot_mechanisms, mechanisms_beside
 from mechicl.organisms import planted_kernel
 from mechicl.tasks.fewshot import FewShotTask, fewshot_prompts
 
