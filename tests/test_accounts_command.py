@@ -85,3 +85,9 @@ def test_mistakes_are_one_line_before_a_model_is_loaded(tmp_path: Path, monkeypa
         out, err = capsys.readouterr()
         assert out == "" and "Traceback" not in err and message in err, arguments
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "near"), [("lsa2", "lsa-2"), ("smolm2", "smollm2"), ("urn-general", "urns-general")])
+def test_a_slip_of_the_pen_is_told_before_the_hub_is_asked(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=rf"unknown model '{name}'; did you mean '{near}'\? There are smollm2, "):
+        chosen(Accounts(model=name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,7 +85,10 @@ def chosen(options: Accounts) -> tuple[str, Any, Loads]:
 
 
 def shipped_model(options: Accounts) -> tuple[str, Any, Loads] | None:
-    """Kind, task and loader of a model that comes with the package, by its name; None for other names."""
+    """Kind, task and loader of a model that comes with the package, by its name; None for other names.
+
+    Raises ValueError for a name that is nearly one of them.
+    """
     from mechicl.organisms.classification_recipes import CLASSIFIERS, find_classifier
     from mechicl.organisms.grid.examples import GRID_MODELS, grid_model_folder, load_grid_model
     from mechicl.organisms.recipes import RECIPES
@@ -113,7 +117,20 @@ def shipped_model(options: Accounts) -> tuple[str, Any, Loads] | None:
             speaker_corpus(targets_per_verb=2, seed=options.seed) if options.corpus is None else read_corpus(options)
         )
         return "priming", corpus, lambda: load_organism(name, **how)
+    _check_spelling(name, [*REGRESSORS, *CLASSIFIERS, *GRID_MODELS, *RECIPES])
     return None
+
+
+def _check_spelling(name: str, shipped: Sequence[str]) -> None:
+    """A slip of the pen would be asked for on the hub; a name there may be like ours, but not by one sign or two."""
+    from mechicl.packaged import KNOWN_MODELS
+
+    if name in KNOWN_MODELS or Path(name).exists() or "/" in name:
+        return
+    known = [*KNOWN_MODELS, *shipped]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    if near:
+        raise ValueError(f"unknown model {name!r}; did you mean {near[0]!r}? There are {', '.join(known)}")
 
 
 def _sizes(options: Accounts, kind: str, task: Any) -> dict[str, Any]:
