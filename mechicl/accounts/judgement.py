@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from mechicl.accounts.words import NAMED, family_sentence, verdict_of
+from mechicl.accounts.words import ENOUGH, NAMED, family_sentence, verdict_of
 from mechicl.results import Result
 
 NEGLIGIBLE = 1e-4  # nats: answers that move less owe their contexts nothing (half a percent of a fair coin)
@@ -68,10 +68,10 @@ class Judgement(Result):
 
     @property
     def named(self) -> str | None:
-        """The best account where it explains the model; None where it is a baseline, beats not all of them, or where
-        its share may be below a half."""
+        """The best account where it explains the model; None where it is a baseline, beats not all of them, where its
+        share may be below a half, or fewer than 10 clusters were judged."""
         row = self.row(self.best)
-        if not self.has_room or row["family"] == "baseline" or not row["low"] > NAMED:
+        if not self.has_room or row["family"] == "baseline" or not row["low"] > NAMED or self.n_clusters < ENOUGH:
             return None
         return self.best if self.beats_baselines(self.best) else None
 

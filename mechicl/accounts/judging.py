@@ -11,9 +11,10 @@ account knows more of the order than the ceiling grants. The denominator is the 
 its context, and not to order. Where its interval reaches 0 there is nothing to explain, and no share has an interval;
 nor is there where answers move by less than 1e-4 nats.
 
-Intervals are percentiles of a bootstrap over clusters of contexts. Differences between accounts are paired: both are
-judged on the same draws. `best` is the nearest account, or one with fewer free numbers that is not shown to be farther
-by more than a margin; it is `named` where it is no baseline, beats every baseline, and its share is above a half.
+Intervals are percentiles of a bootstrap over clusters of contexts, widened for few clusters. Differences between
+accounts are paired: both are judged on the same draws. `best` is the nearest account, or one with fewer free numbers
+that is not shown to be farther by more than a margin; it is `named` where it is no baseline, beats every baseline, its
+share is above a half, and ten clusters or more were judged.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from scipy import stats
 
 from mechicl.stats import holm
 
@@ -42,10 +43,11 @@ class ShareDraws:
             return np.asarray((self.drawn @ own) / (self.drawn @ self.counts.sum(-1)))
 
     def interval(self, values: Float[np.ndarray, " boot"], level: float) -> tuple[float, float]:
-        """Percentiles of the defined draws; NaN where more are undefined than a tail holds."""
-        tail = (1 - level) / 2
-        if np.isnan(values).mean() > tail:
+        """Percentiles of the defined draws, as wide as t intervals are (`expanded_tail`); NaN where more draws are
+        undefined than a tail holds."""
+        if np.isnan(values).mean() > (1 - level) / 2:
             return np.nan, np.nan
+        tail = expanded_tail(level, self.sums.shape[1])
         low, high = np.nanquantile(values, [tail, 1 - tail])
         return float(low), float(high)
 
@@ -76,6 +78,19 @@ class ShareDraws:
         if not room > 0:
             return np.nan, np.nan, np.nan
         return (value / room, *self.interval(drawn / self.rooms(anchor), level))
+
+
+def expanded_tail(level: float, n_clusters: int) -> float:
+    """The share of draws beyond either end: that of a normal distribution beyond the t interval's end.
+
+    A bootstrap of n clusters knows n - 1 degrees of freedom as if they were endless, and a variance over n: plain
+    percentiles are too narrow for few clusters. .025 for many, .010 for 11, .004 for 7. Source: Hesterberg, What
+    Teachers Should Know about the Bootstrap, arXiv 1411.5279 (expanded percentile intervals).
+    """
+    if n_clusters < 2:
+        raise ValueError(f"got {n_clusters} cluster(s); expected 2 or more, the spread between them is unknown")
+    end = stats.t.ppf((1 + level) / 2, n_clusters - 1) * np.sqrt(n_clusters / (n_clusters - 1))
+    return float(stats.norm.sf(end))
 
 
 def draw_sums(

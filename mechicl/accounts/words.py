@@ -18,6 +18,7 @@ FAMILIES = {
 }
 DIGITS = 2
 NAMED = 0.5  # an account whose share may be lower is not named
+ENOUGH = 10  # clusters to judge by; with fewer none is named
 
 
 def family_sentence(judged: Judgement, family: str) -> str:
@@ -67,6 +68,8 @@ def _nearest(judged: Judgement) -> str:
     if best["family"] == "baseline":
         return f"No account beats the baselines: {name} is as near as any, with a share of {share_of(best)}."
     why = "does not beat every baseline" if best["low"] > NAMED else "may be below a half"
+    if judged.n_clusters < ENOUGH:
+        why = f"rests on {judged.n_clusters} clusters of contexts, too few to name one ({ENOUGH})"
     where = "the nearest" if best["behind"] == 0 else "the simplest of those nearest"
     return f"No account is named: {where}, {name}, has a share of {share_of(best)}, which {why}."
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import rel_entr
 
 from mechicl.accounts import Account, Contexts, Free, Judgement, fit_account, judge_accounts
 from mechicl.accounts.contexts import split_contexts
 from mechicl.accounts.distances import ceiling_distance, prediction_distance
-from mechicl.accounts.share_draws import draw_sums
+from mechicl.accounts.share_draws import draw_sums, expanded_tail
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +161,22 @@ class TestJudging:
         for counts, mean in zip(draws.drawn, draws.means("a"), strict=True):
             rows = np.concatenate([np.flatnonzero(clusters == c) for c in range(3) for _ in range(counts[c])])
             assert mean == pytest.approx(distances["a"][0][rows].mean())
+
+    def test_few_clusters_get_the_wider_tails_of_t_intervals(self):
+        """The half width of a normal sample's mean: t times s over the root of n, s^2 with n - 1."""
+        n = 8
+        values = np.random.default_rng(1).standard_normal(n)
+        draws = draw_sums({"a": [values]}, [np.arange(n)], n_boot=200_000, seed=0)
+        low, high = draws.interval(draws.means("a"), 0.95)
+        half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)
+        assert (high - low) / 2 == pytest.approx(half, rel=0.06)
+        assert expanded_tail(0.95, 10_000) == pytest.approx(0.025, abs=1e-4)
+
+    def test_with_few_clusters_none_is_named(self):
+        found = judged([contexts(lambda x: 0.7 * x.mean(1), n=18)])
+        assert found.best == "mean" and found.row("mean")["low"] > 0.9
+        assert found.named is None
+        assert "rests on 9 clusters of contexts, too few to name one" in found.verdict
 
     def test_a_model_that_ignores_its_context_leaves_nothing_to_explain(self):
         found = judged([contexts(lambda x: 0 * x.mean(1), noise=0.5)])

@@ -49,8 +49,8 @@ def test_models_that_memorise_and_generalise() -> None:
     ("plant", "account"), [(planted_ife, "delta rule"), (planted_priming, "constant boost"), (planted_null, None)]
 )
 def test_planted_priming(plant, account) -> None:
-    planted = plant(n_verbs=10, seed=3)
-    found = compare_accounts(planted.model, planted.corpus, n_contexts=100, **QUICK)
+    planted = plant(n_verbs=22, seed=3)
+    found = compare_accounts(planted.model, planted.corpus, n_contexts=160, **QUICK)
     assert found.named == account
     assert found.has_room == (account is not None)
 
